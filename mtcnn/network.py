@@ -1,0 +1,49 @@
+"""The smallest contract between the cascade and whatever computes its three networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8Array = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float32]
+
+
+class Network(Protocol):
+    """One of P-, R-, O-Net, loaded and ready. Not thread-safe: one caller at a time.
+
+    Called with RGB uint8 `[N, H, W, 3]`, N at most `max_batch`; normalization happens inside.
+    Returns float32 arrays by name:
+
+    - `logit`: face minus background logit, `[N, h, w]` from P-Net, `[N]` from R- and O-Net. Its
+      sigmoid is the softmax face probability of the original networks.
+    - `box`: regression dx1, dy1, dx2, dy2 as fractions of the box, `[N, h, w, 4]` or `[N, 4]`.
+    - `landmarks` (O-Net): x1..x5, y1..y5 as fractions of the box, `[N, 10]`.
+
+    P-Net takes any H, W >= 12 and gives h = (H - 2) // 2 - 4, w alike; R-Net takes 24 x 24 and
+    O-Net 48 x 48.
+    """
+
+    max_batch: int
+
+    def __call__(self, images: UInt8Array) -> dict[str, FloatArray]:
+        """Run the network on a batch."""
+        ...
+
+    def close(self) -> None:
+        """Free what the network holds; calling it afterwards is an error."""
+        ...
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The three networks of one cascade and what serves them."""
+
+    pnet: Network
+    rnet: Network
+    onet: Network
+    backend: str  # "tflite", "torch"
+    precision: str  # "fp32", "int8"

@@ -1,0 +1,50 @@
+"""What a caller may choose about a detection."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from unface.errors import InvalidOption
+
+
+@dataclass(frozen=True)
+class DetectOptions:
+    """Options of one detection; the defaults are those of Zhang et al. 2016 and of every peer.
+
+    `min_face` is the side, in pixels of the upright image, of the smallest face searched for: the
+    first pyramid level shrinks it to P-Net's 12 pixels. It bounds the search, not the answer: a
+    box may come out a little smaller after regression.
+
+    Raises `InvalidOption` naming the field, its value and what it accepts.
+    """
+
+    min_face: float = 20.0
+    scale_factor: float = 0.709  # ratio of one pyramid level to the one before: area halves
+    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)  # P-Net (>=), R-Net (>), O-Net (>)
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.min_face) and self.min_face >= 12):
+            raise InvalidOption(
+                f"min_face is {self.min_face}; it must be 12 pixels or more, P-Net's own size"
+            )
+        if not 0.3 <= self.scale_factor <= 0.95:
+            raise InvalidOption(f"scale_factor is {self.scale_factor}; it must be 0.3 to 0.95")
+        if len(self.thresholds) != 3 or not all(0 < t < 1 for t in self.thresholds):
+            raise InvalidOption(
+                f"thresholds are {self.thresholds}; three numbers between 0 and 1 are needed, "
+                "for P-Net, R-Net and O-Net"
+            )
+
+
+PROFILES = {
+    "accurate": DetectOptions(),
+    "privacy": DetectOptions(thresholds=(0.5, 0.6, 0.5)),  # fewer missed faces, more false ones
+}
+
+
+def profile_options(profile: str) -> DetectOptions:
+    """Return the options a profile stands for; raises `InvalidOption` for an unknown name."""
+    if profile not in PROFILES:
+        raise InvalidOption(f"profile is {profile!r}; there are {', '.join(sorted(PROFILES))}")
+    return PROFILES[profile]
