@@ -1,0 +1,45 @@
+"""unface: find faces and remove them from pictures, on your own machine.
+
+    import unface
+    detector = unface.Detector()
+    faces = detector.detect(image)           # RGB uint8 [H, W, 3]
+    clean = unface.anonymize(image)          # the same picture without faces
+    client = unface.Client("localhost:50051")  # the same two calls against a server
+
+Everything loads when first used, so that `import unface` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+# The room `unface.anonymize` is loaded first, so that the function below keeps the name: the
+# import system sets a package's attribute once, when the subpackage is first loaded.
+import unface.anonymize as _room  # noqa: F401
+
+if TYPE_CHECKING:
+    from unface.client import Client
+    from unface.detector import Detector
+    from unface.mtcnn.faces import Face, Faces
+    from unface.mtcnn.options import DetectOptions
+
+_HOMES = {
+    "Client": "unface.client",
+    "Detector": "unface.detector",
+    "DetectOptions": "unface.mtcnn.options",
+    "Face": "unface.mtcnn.faces",
+    "Faces": "unface.mtcnn.faces",
+}
+
+__all__ = ["Client", "DetectOptions", "Detector", "Face", "Faces"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("unface")
+    raise AttributeError(f"module 'unface' has no attribute {name!r}")

@@ -1,0 +1,93 @@
+"""The front door to detection in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import overload
+
+from unface.engines import open_networks
+from unface.mtcnn.cascade import Cascade
+from unface.mtcnn.faces import Faces
+from unface.mtcnn.network import UInt8Array
+from unface.mtcnn.options import profile_options
+
+
+class Detector:
+    """Finds faces with the engines that ship in the package.
+
+        detector = unface.Detector()
+        for face in detector.detect(image):
+            print(face.box, face.score, face.landmarks)
+
+    `profile` is "accurate" (the thresholds of Zhang et al. 2016) or "privacy" (lower thresholds:
+    fewer missed faces, more false ones); `min_face`, `scale_factor` and `thresholds` replace what
+    the profile says. `threads` is how many CPU threads one detection uses (None: all cores this
+    process may use). `precision` chooses among the engines that ship.
+
+    May be shared between threads: calls take turns. Raises `InvalidOption` for an option outside
+    its range and `EngineError` when an engine is missing or damaged.
+    """
+
+    def __init__(
+        self,
+        profile: str = "accurate",
+        min_face: float = 20,
+        threads: int | None = None,
+        *,
+        scale_factor: float | None = None,
+        thresholds: tuple[float, float, float] | None = None,
+        precision: str = "fp32",
+    ) -> None:
+        self.options = replace(profile_options(profile), min_face=min_face)
+        if scale_factor is not None:
+            self.options = replace(self.options, scale_factor=scale_factor)
+        if thresholds is not None:
+            self.options = replace(self.options, thresholds=tuple(thresholds))
+        self._cascade = Cascade(open_networks(precision, threads))
+        self._turn = threading.Lock()
+
+    @property
+    def backend(self) -> str:
+        """What computes the networks: "tflite"."""
+        return self._cascade.networks.backend
+
+    @property
+    def precision(self) -> str:
+        """The arithmetic of the engines: "fp32", "int8"."""
+        return self._cascade.networks.precision
+
+    @overload
+    def detect(self, image: UInt8Array) -> Faces: ...
+    @overload
+    def detect(self, image: Sequence[UInt8Array]) -> list[Faces]: ...
+    def detect(self, image: UInt8Array | Sequence[UInt8Array]) -> Faces | list[Faces]:
+        """Find the faces of an image, RGB uint8 `[H, W, 3]`; a list of images gives a list.
+
+        Raises `InvalidImage` for an array of another kind: pixels are never guessed.
+        """
+        if isinstance(image, (list, tuple)):
+            return [self._detect_one(one) for one in image]
+        return self._detect_one(image)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Free the engines."""
+        with self._turn:
+            self._cascade.close()
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _detect_one(self, image: UInt8Array) -> Faces:
+        with self._turn:
+            return self._cascade.detect(image, self.options)

@@ -1,0 +1,137 @@
+"""Stage 1: P-Net over the whole pyramid, to candidate squares."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from unface.mtcnn import boxes as bx
+from unface.mtcnn.boxes import FloatArray, IntArray
+from unface.mtcnn.canvas import (
+    P_NET_STRIDE,
+    PAGE_SIDE,
+    Tile,
+    cells,
+    fill_page,
+    owners,
+    plan_pages,
+)
+from unface.mtcnn.network import Network, UInt8Array
+from unface.mtcnn.pyramid import P_NET_SIZE, Level, Mipmap
+
+SAME_LEVEL_RADIUS = 1  # cells further apart overlap by half or less: 12 x 12 boxes, stride 2
+
+
+@dataclass(frozen=True)
+class Cells:
+    """P-Net cells above the threshold, ordered by level, row, column.
+
+    `level`, `row`, `column` int64 `[n]`; `logit` float32 `[n]`; `offsets` float32 `[n, 4]`.
+    """
+
+    level: IntArray
+    row: IntArray
+    column: IntArray
+    logit: FloatArray
+    offsets: FloatArray
+
+    def __getitem__(self, chosen: IntArray) -> Cells:
+        return Cells(
+            self.level[chosen],
+            self.row[chosen],
+            self.column[chosen],
+            self.logit[chosen],
+            self.offsets[chosen],
+        )
+
+
+def propose(
+    mipmap: Mipmap, levels: tuple[Level, ...], pnet: Network, threshold: float
+) -> FloatArray:
+    """Return candidate squares of the image, float32 `[n, 3]` `x1 y1 side` in image pixels."""
+    found = scan(mipmap, levels, pnet, threshold)
+    found = found[suppress_within_levels(found, levels)]
+    boxes = cell_boxes(found, levels, mipmap.width, mipmap.height)
+    kept = bx.nms(boxes, found.logit, 0.7, "union")
+    return bx.to_squares(bx.regress(boxes[kept], found.offsets[kept]))
+
+
+def scan(mipmap: Mipmap, levels: tuple[Level, ...], pnet: Network, threshold: float) -> Cells:
+    """Return the cells of all levels whose face probability is at least `threshold`."""
+    least = logit_from_probability(threshold)
+    pixels = cache(lambda index: mipmap.level(levels[index]))
+    page = np.zeros((1, PAGE_SIDE, PAGE_SIDE, 3), np.uint8)
+    found = []
+    for tiles in plan_pages(levels):
+        fill_page(page[0], tiles, pixels)
+        found.append(_hits(pnet(page), tiles, least))
+    return _in_order(found)
+
+
+def suppress_within_levels(found: Cells, levels: tuple[Level, ...]) -> IntArray:
+    """Return which cells greedy suppression within each level keeps (overlap above 0.5).
+
+    Boxes of a level are equal squares, 12 pixels wide and 2 apart, so that only the eight nearest
+    cells overlap by more than half: (12 - 2)(12 - 2) / (288 - 100) = 0.53, but 8 * 12 / 192 = 0.5.
+    """
+    widths = np.array([cells(level.width) + SAME_LEVEL_RADIUS for level in levels], np.int64)
+    heights = np.array([cells(level.height) + SAME_LEVEL_RADIUS for level in levels], np.int64)
+    begins = np.concatenate([[0], np.cumsum(widths * heights)])
+    stride = widths[found.level]
+    keys = begins[found.level] + found.row * stride + found.column  # ascending
+    rank = np.empty(len(keys), np.int64)
+    order = np.argsort(-found.logit, kind="stable")
+    rank[order] = np.arange(len(keys))
+    better, worse = [], []
+    for row, column in ((0, 1), (1, -1), (1, 0), (1, 1)):
+        wanted = keys + row * stride + column
+        at = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+        a = np.flatnonzero(keys[at] == wanted)
+        b = at[a]
+        better.append(np.minimum(rank[a], rank[b]))
+        worse.append(np.maximum(rank[a], rank[b]))
+    return order[bx.survivors(len(keys), np.concatenate(better), np.concatenate(worse))]
+
+
+def cell_boxes(found: Cells, levels: tuple[Level, ...], width: int, height: int) -> FloatArray:
+    """Return the 12 x 12 pixels of each cell in image pixels, float32 `[n, 4]`.
+
+    Level sizes are rounded up, so the true scale differs from the nominal, and between the axes.
+    """
+    scale_x = np.array([level.width / width for level in levels])[found.level]
+    scale_y = np.array([level.height / height for level in levels])[found.level]
+    x, y = found.column * P_NET_STRIDE, found.row * P_NET_STRIDE
+    edges = [x / scale_x, y / scale_y, (x + P_NET_SIZE) / scale_x, (y + P_NET_SIZE) / scale_y]
+    return np.stack(edges, axis=1).astype(np.float32)
+
+
+def logit_from_probability(probability: float) -> float:
+    """Return the logit whose sigmoid is `probability`."""
+    return math.log(probability / (1 - probability))
+
+
+def _hits(outputs: dict[str, FloatArray], tiles: tuple[Tile, ...], least: float) -> Cells:
+    owner = owners(tiles)
+    logit = outputs["logit"][0]
+    rows, columns = np.nonzero((logit >= least) & (owner >= 0))
+    level, down, right = np.array(
+        [
+            (t.level, (t.y - t.page_y) // P_NET_STRIDE, (t.x - t.page_x) // P_NET_STRIDE)
+            for t in tiles
+        ]
+    )[owner[rows, columns]].T
+    return Cells(
+        level, rows + down, columns + right, logit[rows, columns], outputs["box"][0, rows, columns]
+    )
+
+
+def _in_order(found: list[Cells]) -> Cells:
+    level = np.concatenate([c.level for c in found])
+    row = np.concatenate([c.row for c in found])
+    column = np.concatenate([c.column for c in found])
+    logit = np.concatenate([c.logit for c in found])
+    offsets = np.concatenate([c.offsets for c in found])
+    return Cells(level, row, column, logit, offsets)[np.lexsort((column, row, level))]
