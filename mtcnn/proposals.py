@@ -19,7 +19,7 @@ from unface.mtcnn.canvas import (
     owners,
     plan_pages,
 )
-from unface.mtcnn.network import Network, UInt8Array
+from unface.mtcnn.network import Network
 from unface.mtcnn.pyramid import P_NET_SIZE, Level, Mipmap
 
 SAME_LEVEL_RADIUS = 1  # cells further apart overlap by half or less: 12 x 12 boxes, stride 2
