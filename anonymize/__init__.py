@@ -1,0 +1,52 @@
+"""What happens to the pixels of a face, and how pictures come in and go out.
+
+Names load when first used: `import unface.anonymize` brings in neither OpenCV nor Pillow.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unface.anonymize.codec import FORMATS, Picture, decode, encode, raw_rgb
+    from unface.anonymize.limits import Limits
+    from unface.anonymize.masks import METHODS, SHAPES, MaskOptions, apply_masks
+
+__all__ = [
+    "FORMATS",
+    "METHODS",
+    "SHAPES",
+    "Limits",
+    "MaskOptions",
+    "Picture",
+    "apply_masks",
+    "decode",
+    "encode",
+    "raw_rgb",
+]
+
+_HOME = {
+    "FORMATS": "codec",
+    "Limits": "limits",
+    "METHODS": "masks",
+    "MaskOptions": "masks",
+    "Picture": "codec",
+    "SHAPES": "masks",
+    "apply_masks": "masks",
+    "decode": "codec",
+    "encode": "codec",
+    "raw_rgb": "codec",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,237 @@
+"""What replaces the pixels of a face."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from unface.anonymize.limits import check_rgb_image
+from unface.errors import InvalidOption
+
+METHODS = ("mosaic", "solid", "blur", "box")
+SHAPES = ("ellipse", "rectangle")
+
+_MIN_CELL_PX = 4  # a mosaic finer than this leaves a small face nearly as it was
+_MIN_KERNEL_PX = 15
+_BLUR_SIGMA_PX = 3.0  # sigma after shrinking: enough that shrinking itself cannot be seen
+_FRAME_COLOR = (0, 255, 0)
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """How faces are covered.
+
+    `mosaic` and `solid` cannot be undone. `blur` can be: McPherson et al. 2016 (Defeating Image
+    Obfuscation with Deep Learning) name most blurred faces; take it for looks only. `box` draws a
+    frame and the score for review and **anonymizes nothing**.
+
+    Raises `InvalidOption` naming the field, its value and what it accepts.
+    """
+
+    method: str = "mosaic"  # one of METHODS
+    shape: str = "ellipse"  # one of SHAPES; the ellipse goes through the corners of the grown box
+    margin: float = 0.1  # of the box's width and height, added on every side
+    cells: int = 5  # mosaic: along the longer side of the covered region, whatever its size
+    kernel: float = 0.6  # blur: Gaussian kernel over the longer side of the box
+    color: tuple[int, int, int] = (0, 0, 0)  # solid: RGB
+
+    def __post_init__(self) -> None:
+        for field, value, accepted in (
+            ("method", self.method, METHODS),
+            ("shape", self.shape, SHAPES),
+        ):
+            if value not in accepted:
+                raise InvalidOption(f"{field} is {value!r}; there are {', '.join(accepted)}")
+        _check_number("margin", self.margin, 0, 2)
+        _check_number("kernel", self.kernel, 0.3, 2)
+        if not _is_whole(self.cells) or not 2 <= self.cells <= 16:
+            raise InvalidOption(f"cells is {self.cells!r}; it must be a whole number from 2 to 16")
+        if len(self.color) != 3 or not all(_is_whole(c) and 0 <= c <= 255 for c in self.color):
+            raise InvalidOption(
+                f"color is {self.color!r}; it must be red, green and blue from 0 to 255"
+            )
+
+
+def _check_number(field: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # NaN compares false
+        raise InvalidOption(f"{field} is {value}; it must be {low} to {high}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+class _Region(NamedTuple):
+    """The pixels one face covers: a view into the picture and which of its pixels to replace."""
+
+    pixels: Image  # [h, w, 3], written in place
+    inside: Image | None  # uint8 [h, w], 0 or 1; None: all
+    side: float  # longer side of the whole region in pixels, also where the picture cuts it
+    face_side: float  # longer side of the box as given, in pixels
+
+
+def apply_masks(
+    image: Image,
+    boxes: ArrayLike,
+    options: MaskOptions = MaskOptions(),
+    *,
+    scores: ArrayLike | None = None,
+) -> Image:
+    """Return a copy of a picture with every face covered.
+
+    `image` is uint8 `[H, W, 3]` and is not changed. `boxes` is `[n, 4]`, `x1 y1 x2 y2` in pixels
+    of the image, where `0 0 W H` is the whole picture; parts outside of it are ignored. `scores`
+    `[n]` are written beside the frames of method `box` and not used otherwise.
+
+    Faces are covered one after the other on the result so far, so that a face never uncovers an
+    earlier one. Raises `InvalidImage` for other arrays and `InvalidOption` for boxes that are not
+    finite, not in order, or not `[n, 4]`: nothing is returned rather than a face left clear.
+    """
+    check_rgb_image(image)
+    checked = _checked_boxes(boxes)
+    if options.method == "box":
+        return _framed(image, checked, scores)
+    cover = _COVERS[options.method]
+    result = np.array(image, order="C")
+    for box in checked:
+        region = _region(result, box, options)
+        if region is not None:
+            cover(region, options)
+    return result
+
+
+def _checked_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
+    checked = np.asarray(boxes, dtype=np.float64)
+    if checked.size == 0 and checked.shape[-1] in (0, 4):
+        return np.empty((0, 4))
+    if checked.ndim != 2 or checked.shape[1] != 4:
+        raise InvalidOption(f"boxes have shape {checked.shape}; it must be n x 4 (x1 y1 x2 y2)")
+    in_order = (checked[:, :2] <= checked[:, 2:]).all(axis=1)
+    bad = np.flatnonzero(~(np.isfinite(checked).all(axis=1) & in_order))
+    if bad.size:
+        raise InvalidOption(
+            f"box {bad[0]} is {checked[bad[0]].tolist()}; it must be finite, "
+            "with x1 <= x2 and y1 <= y2"
+        )
+    return checked
+
+
+def _region(image: Image, box: NDArray[np.float64], options: MaskOptions) -> _Region | None:
+    """Return the part of the image a box covers, None where it lies outside of the image."""
+    height, width = image.shape[:2]
+    face_width, face_height = box[2] - box[0], box[3] - box[1]
+    grow = options.margin * np.array([face_width, face_height])
+    # At least one pixel, also for a box without area: better a dot too many than a face clear.
+    low = np.floor(box[:2] - grow)
+    high = np.maximum(np.ceil(box[2:] + grow), low + 1)
+    center, half = (low + high) / 2, (high - low) / 2
+    if options.shape == "ellipse":
+        half = half * math.sqrt(2)  # through the corners of the grown box
+    left, top = (int(v) for v in np.clip(np.floor(center - half), 0, (width, height)))
+    right, bottom = (int(v) for v in np.clip(np.ceil(center + half), 0, (width, height)))
+    if left >= right or top >= bottom:
+        return None
+    inside = None
+    if options.shape == "ellipse":
+        across = ((np.arange(left, right) + 0.5 - center[0]) / half[0]) ** 2
+        down = ((np.arange(top, bottom) + 0.5 - center[1]) / half[1]) ** 2
+        inside = (across[None, :] <= 1 - down[:, None]).view(np.uint8)
+    pixels = image[top:bottom, left:right]
+    return _Region(pixels, inside, float(2 * half.max()), float(max(face_width, face_height)))
+
+
+def _paste(region: _Region, cover: Image) -> None:
+    if region.inside is None:
+        region.pixels[:] = cover
+    else:
+        cv2.copyTo(cover, region.inside, region.pixels)
+
+
+def _cover_mosaic(region: _Region, options: MaskOptions) -> None:
+    """Cover with at most cells x cells rectangles, each in the mean colour of its pixels."""
+    height, width = region.pixels.shape[:2]
+    cell = max(region.side / options.cells, _MIN_CELL_PX)
+    rows, columns = _cell_edges(height, cell), _cell_edges(width, cell)
+    colors = np.array(
+        [
+            [
+                cv2.mean(region.pixels[top:bottom, left:right])[:3]
+                for left, right in itertools.pairwise(columns)
+            ]
+            for top, bottom in itertools.pairwise(rows)
+        ]
+    )
+    cells = np.rint(colors).astype(np.uint8)
+    _paste(region, cells.repeat(np.diff(rows), axis=0).repeat(np.diff(columns), axis=1))
+
+
+def _cell_edges(length: int, cell: float) -> list[int]:
+    """Cut a length in pixels into equal parts no shorter than a cell, or one part."""
+    parts = max(int(length / cell + 1e-9), 1)
+    return [round(i * length / parts) for i in range(parts + 1)]
+
+
+def _cover_solid(region: _Region, options: MaskOptions) -> None:
+    _paste(region, np.full_like(region.pixels, options.color))
+
+
+def _cover_blur(region: _Region, options: MaskOptions) -> None:
+    """Cover with a Gaussian blur at least as strong as OpenCV's with the same kernel.
+
+    Large faces are shrunk, blurred and enlarged, so that the cost does not grow with the kernel.
+    The region is blurred on its own and mirrored at its border: a pixel there is not repeated,
+    which would give it back a quarter of its weight at a corner.
+    """
+    kernel = max(options.kernel * region.face_side, _MIN_KERNEL_PX)
+    sigma = 0.3 * ((kernel - 1) * 0.5 - 1) + 0.8  # OpenCV, getGaussianKernel
+    height, width = region.pixels.shape[:2]
+    shrink = max(sigma / _BLUR_SIGMA_PX, 1.0)
+    small_size = (max(round(width / shrink), 1), max(round(height / shrink), 1))
+    small = cv2.resize(region.pixels, small_size, interpolation=cv2.INTER_AREA)
+    sigma_small = sigma / shrink
+    size = 2 * math.ceil(3 * sigma_small) + 1
+    blurred = cv2.GaussianBlur(
+        small, (size, size), sigmaX=sigma_small, borderType=cv2.BORDER_REFLECT
+    )
+    large = cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR)
+    _paste(region, large.astype(np.uint8, copy=False))
+
+
+_COVERS: dict[str, Callable[[_Region, MaskOptions], None]] = {
+    "mosaic": _cover_mosaic,
+    "solid": _cover_solid,
+    "blur": _cover_blur,
+}
+
+
+def _framed(image: Image, boxes: NDArray[np.float64], scores: ArrayLike | None) -> Image:
+    """Return a copy with a frame around every box and its score above: for review."""
+    labels = None if scores is None else np.asarray(scores, dtype=np.float64)
+    if labels is not None and labels.shape != (len(boxes),):
+        raise InvalidOption(f"scores have shape {labels.shape}; there are {len(boxes)} boxes")
+    result = np.array(image, order="C")
+    height, width = image.shape[:2]
+    thickness = max(round(min(height, width) / 400), 1)
+    # Far outside is as good as just outside, and fits OpenCV's 32-bit coordinates.
+    corners = np.clip(np.rint(boxes), -thickness, np.array([width, height] * 2) + thickness)
+    for index, (left, top, right, bottom) in enumerate(corners.astype(int).tolist()):
+        cv2.rectangle(result, (left, top), (right - 1, bottom - 1), _FRAME_COLOR, thickness)
+        if labels is not None:
+            _write_score(result, f"{labels[index]:.2f}", left, top, thickness)
+    return result
+
+
+def _write_score(image: Image, text: str, left: int, top: int, thickness: int) -> None:
+    scale = 0.5 * thickness
+    (_, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    place = (max(left, 0), max(top - 2 * thickness, text_height))
+    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, _FRAME_COLOR, thickness)
