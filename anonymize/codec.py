@@ -16,7 +16,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from unface.anonymize.containers import Container, read_container
+from unface.anonymize.containers import Container, png_has_all_rows, read_container
 from unface.anonymize.exif import orientation, rebuild_exif
 from unface.anonymize.formats import FORMATS
 from unface.anonymize.limits import Limits, check_bytes, check_rgb_image, check_size
@@ -44,6 +44,7 @@ _DECODE_ERRORS = (  # what Pillow's plugins raise on files whose pixel data is b
     struct.error,
     zlib.error,
 )
+_NAMES = {"jpeg": "JPEG", "png": "PNG", "webp": "WebP"}
 _MAX_SIDE = {"jpeg": 65535, "webp": 16383}  # what the file formats can say
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "jpeg": {},
@@ -89,7 +90,7 @@ def decode(data: bytes, limits: Limits = Limits(), *, keep_exif: bool = False) -
         raise ImageTooLarge(f"image is {container.width} x {container.height}: {error}") from error
     except _DECODE_ERRORS as error:
         raise InvalidImage(
-            f"{container.format} is damaged or truncated: {error}; send an intact file"
+            f"{_NAMES[container.format]} is damaged or truncated: {error}; send an intact file"
         ) from error
     except MemoryError as error:
         raise ImageTooLarge(
@@ -109,10 +110,20 @@ def _rgb_pixels(container: Container) -> NDArray[np.uint8]:
         if image.size != (container.width, container.height):
             raise ValueError("two different sizes are declared")
         image.load()
+        if _may_lack_rows(image) and not png_has_all_rows(container.pixels_file):
+            raise ValueError("its coded data ends before its last row")
         pixels = _gray16_to_rgb(image) if image.mode == "I;16" else np.array(_to_rgb(image))
     if container.key_color is not None:
         pixels[(pixels == np.array(container.key_color, np.uint8)).all(axis=2)] = 255
     return pixels
+
+
+def _may_lack_rows(image: Image.Image) -> bool:
+    """Tell whether a PNG must be counted through: Pillow leaves rows that never came at 0."""
+    if image.format != "PNG":
+        return False
+    last_row = image.crop((0, image.height - 1, image.width, image.height))
+    return "interlace" in image.info or not any(last_row.tobytes())
 
 
 def _gray16_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
@@ -194,7 +205,7 @@ def encode(
     if max(width, height) > _MAX_SIDE.get(format, max(width, height)):
         others = "PNG" if max(width, height) > _MAX_SIDE["jpeg"] else "JPEG or PNG"
         raise InvalidImage(
-            f"image is {width} x {height}; {format} holds at most {_MAX_SIDE[format]} pixels a "
+            f"image is {width} x {height}; {_NAMES[format]} holds at most {_MAX_SIDE[format]} pixels a "
             f"side, use {others}"
         )
     options = dict(_SAVE_OPTIONS[format])

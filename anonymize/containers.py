@@ -173,6 +173,12 @@ def _jpeg_needs(marker: int, payload: bytes) -> bool:
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # a pixel, by colour type
+_ADAM7 = (  # first column, first row, column step, row step of each pass (PNG section 8.2)
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)
+_INFLATE_STEP = 1 << 20
 _PNG_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _PALETTE = 3
 
@@ -198,6 +204,35 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
             return
         position = end
     raise _damaged("PNG", f"more than {_MAX_PARTS} chunks")
+
+
+def png_has_all_rows(file: bytes) -> bool:
+    """Tell whether the coded data of a PNG that `read_container` passed is as long as its size says.
+
+    Pillow takes data that ends after a whole row for complete and leaves the rest black.
+    """
+    inflate, inflated = zlib.decompressobj(), 0
+    expected = 0
+    for kind, start, end in _png_chunks(file):
+        if kind == b"IHDR":
+            expected = _png_inflated_bytes(file[start + 8 : end - 4])
+        elif kind == b"IDAT":
+            packed = file[start + 8 : end - 4]
+            while packed and inflated < expected:
+                inflated += len(inflate.decompress(packed, _INFLATE_STEP))
+                packed = inflate.unconsumed_tail
+    return inflated >= expected
+
+
+def _png_inflated_bytes(header: bytes) -> int:
+    """Return how many bytes the pixels and the filter byte of every row take, from an IHDR."""
+    width, height, depth, color = _png_header(header)
+    bits = depth * _PNG_SAMPLES[color]
+    total = 0
+    for x, y, step_x, step_y in _ADAM7 if header[12] else ((0, 0, 1, 1),):
+        columns, rows = (width - x + step_x - 1) // step_x, (height - y + step_y - 1) // step_y
+        total += rows * (1 + (columns * bits + 7) // 8) if columns > 0 else 0
+    return total
 
 
 def _png_header(payload: bytes) -> tuple[int, int, int, int]:

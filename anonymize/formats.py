@@ -62,6 +62,8 @@ def _guess(data: bytes) -> str:
     for offset, magic, name in _OTHERS:
         if data.startswith(magic, offset):
             return name
+    if data[:3] in (b"\xff\xd8", b"\x89PN", b"RIF"):
+        return "a picture cut off or damaged in its first bytes"
     text = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if b"<svg" in text:
         return "an SVG drawing"
@@ -69,8 +71,6 @@ def _guess(data: bytes) -> str:
         return "an HTML page"
     if text.startswith(b"<?xml"):
         return "an XML text"
-    if data.startswith((b"\xff\xd8", b"\x89PN", b"RIFF")):
-        return "a picture cut off or damaged in its first bytes"
     if not any(data[:1024]):
         return "zero bytes only"
     if text and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in text):
