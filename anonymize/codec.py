@@ -16,14 +16,18 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from unface.anonymize.containers import Container, png_has_all_rows, read_container
+from unface.anonymize.containers import Container
 from unface.anonymize.exif import orientation, rebuild_exif
-from unface.anonymize.formats import FORMATS
+from unface.anonymize.formats import FORMATS, identify
+from unface.anonymize.jpeg import read_jpeg
 from unface.anonymize.limits import Limits, check_bytes, check_rgb_image, check_size
+from unface.anonymize.png import has_all_rows, read_png
+from unface.anonymize.webp import read_webp
 from unface.errors import ImageTooLarge, InvalidImage, InvalidOption
 
 __all__ = ["FORMATS", "Limits", "Picture", "decode", "encode", "raw_rgb"]
 
+_READERS = {"jpeg": read_jpeg, "png": read_png, "webp": read_webp}
 # The plugin classes, not Image.open: no other format can be reached, and Pillow's process-wide
 # pixel limit, which warns, stays out of the way of ours.
 _PLUGINS: dict[str, type[ImageFile]] = {
@@ -83,7 +87,8 @@ def decode(data: bytes, limits: Limits = Limits(), *, keep_exif: bool = False) -
 
     Safe to call from several threads. Raises `InvalidImage` and `ImageTooLarge`.
     """
-    container = read_container(data, limits)
+    check_bytes(len(data), limits)
+    container = _READERS[identify(data)](data, limits)
     try:
         pixels = _rgb_pixels(container)
     except Image.DecompressionBombError as error:  # WebP beyond Pillow's own limit
@@ -110,7 +115,7 @@ def _rgb_pixels(container: Container) -> NDArray[np.uint8]:
         if image.size != (container.width, container.height):
             raise ValueError("two different sizes are declared")
         image.load()
-        if _may_lack_rows(image) and not png_has_all_rows(container.pixels_file):
+        if _may_lack_rows(image) and not has_all_rows(container.pixels_file):
             raise ValueError("its coded data ends before its last row")
         pixels = _gray16_to_rgb(image) if image.mode == "I;16" else np.array(_to_rgb(image))
     if container.key_color is not None:
@@ -205,8 +210,8 @@ def encode(
     if max(width, height) > _MAX_SIDE.get(format, max(width, height)):
         others = "PNG" if max(width, height) > _MAX_SIDE["jpeg"] else "JPEG or PNG"
         raise InvalidImage(
-            f"image is {width} x {height}; {_NAMES[format]} holds at most {_MAX_SIDE[format]} pixels a "
-            f"side, use {others}"
+            f"image is {width} x {height}; {_NAMES[format]} holds at most {_MAX_SIDE[format]} "
+            f"pixels a side, use {others}"
         )
     options = dict(_SAVE_OPTIONS[format])
     if format != "png":
