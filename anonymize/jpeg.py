@@ -10,10 +10,10 @@ from unface.anonymize.containers import MAX_ICC_BYTES, MAX_PARTS, Container, dam
 from unface.anonymize.limits import Limits, check_size
 from unface.errors import InvalidImage
 
-_MAX_SCANS = 100  # of a JPEG: each costs a pass over all coefficients; encoders write about 10
+_MAX_SCANS = 100  # each costs a pass over all coefficients; encoders write about 10
 # In entropy-coded data ff is followed by 00 (stuffing), ff (fill) or d0-d7 (restart).
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-_SOI, _EOI, _SOS, _APP0, _APP1, _APP2, _APP14, _COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
+_SOI, _EOI, _SOS, _APP0, _APP1, _APP2, _APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE
 _SOF_DECODED = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, all Huffman coded
 _SOF_REFUSED = {
     0xC3: "lossless",

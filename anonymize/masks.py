@@ -40,7 +40,7 @@ class MaskOptions:
     method: str = "mosaic"  # one of METHODS
     shape: str = "ellipse"  # one of SHAPES; the ellipse goes through the corners of the grown box
     margin: float = 0.1  # of the box's width and height, added on every side
-    cells: int = 5  # mosaic: along the longer side of the covered region, whatever its size
+    cells: int = 5  # mosaic: along the longer side of the covered region; over 8 shows features
     kernel: float = 0.6  # blur: Gaussian kernel over the longer side of the box
     color: tuple[int, int, int] = (0, 0, 0)  # solid: RGB
 
@@ -234,4 +234,5 @@ def _write_score(image: Image, text: str, left: int, top: int, thickness: int) -
     scale = 0.5 * thickness
     (_, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     place = (max(left, 0), max(top - 2 * thickness, text_height))
-    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, _FRAME_COLOR, thickness)
+    for color, width in (((0, 0, 0), 3 * thickness), (_FRAME_COLOR, thickness)):  # outlined
+        cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, color, width)
