@@ -71,4 +71,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Tensors are named after the module that defines them: the same names however it is started.
+    from unface.engines import build
+
+    build.main()

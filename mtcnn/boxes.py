@@ -1,8 +1,8 @@
 """Boxes: regression, squares, clipping and non-maximum suppression.
 
-A box is float32 `x1 y1 x2 y2` in a continuous frame: pixel (0, 0) covers [0, 1) x [0, 1), so that
+A box is float64 `x1 y1 x2 y2` in a continuous frame: pixel (0, 0) covers [0, 1) x [0, 1), so that
 width is `x2 - x1`. The original counts pixels from 1 and includes the last one; its `x2 - x1 + 1`
-is our width.
+is our width. Double precision costs nothing here and keeps near ties the same for all engines.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+BoxArray = npt.NDArray[np.float64]
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 Overlap = Literal["union", "min"]
@@ -19,30 +20,30 @@ Overlap = Literal["union", "min"]
 PAIRS_AT_ONCE = 1 << 20  # bounds the memory of a suppression, whatever the crowd
 
 
-def regress(boxes: FloatArray, offsets: FloatArray) -> FloatArray:
+def regress(boxes: BoxArray, offsets: FloatArray) -> BoxArray:
     """Move the edges of boxes `[n, 4]` by offsets `[n, 4]`, fractions of width and height."""
     sizes = boxes[:, 2:] - boxes[:, :2]
     return boxes + offsets * np.concatenate([sizes, sizes], axis=1)
 
 
-def to_squares(boxes: FloatArray) -> FloatArray:
+def to_squares(boxes: BoxArray) -> BoxArray:
     """Return boxes `[n, 4]` as squares `[n, 3]` `x1 y1 side`: same centre, the longer side."""
     sizes = boxes[:, 2:] - boxes[:, :2]
     side = sizes.max(axis=1, keepdims=True)
     return np.concatenate([boxes[:, :2] + (sizes - side) / 2, side], axis=1)
 
 
-def boxes_from_squares(squares: FloatArray) -> FloatArray:
+def boxes_from_squares(squares: BoxArray) -> BoxArray:
     """Return squares `[n, 3]` as boxes `[n, 4]`."""
     return np.concatenate([squares[:, :2], squares[:, :2] + squares[:, 2:]], axis=1)
 
 
-def clip(boxes: FloatArray, width: int, height: int) -> FloatArray:
+def clip(boxes: BoxArray, width: int, height: int) -> BoxArray:
     """Return boxes `[n, 4]` cut to the image `[0, width] x [0, height]`."""
-    return np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+    return np.clip(boxes, 0.0, np.array([width, height, width, height], np.float64))
 
 
-def nms(boxes: FloatArray, scores: FloatArray, threshold: float, overlap: Overlap) -> IntArray:
+def nms(boxes: BoxArray, scores: FloatArray, threshold: float, overlap: Overlap) -> IntArray:
     """Return the indices of boxes that greedy non-maximum suppression keeps, best score first.
 
     A box goes when it overlaps a better kept one by more than `threshold`: intersection over
@@ -50,7 +51,7 @@ def nms(boxes: FloatArray, scores: FloatArray, threshold: float, overlap: Overla
     the one that comes first is better. Exactly the greedy result, without a step per box and in
     memory bounded by `PAIRS_AT_ONCE` and the number of overlaps found.
 
-    `boxes` float32 `[n, 4]`, `scores` float32 `[n]`; returns int64 `[k]`.
+    `boxes` `[n, 4]`, `scores` float32 `[n]`; returns int64 `[k]`.
     """
     order = np.argsort(-scores, kind="stable")
     better, worse = overlapping_pairs(boxes[order], threshold, overlap)
@@ -58,7 +59,7 @@ def nms(boxes: FloatArray, scores: FloatArray, threshold: float, overlap: Overla
 
 
 def overlapping_pairs(
-    boxes: FloatArray, threshold: float, overlap: Overlap
+    boxes: BoxArray, threshold: float, overlap: Overlap
 ) -> tuple[IntArray, IntArray]:
     """Return index pairs i < j of boxes `[n, 4]` that overlap by more than `threshold`.
 
@@ -102,7 +103,7 @@ def survivors(count: int, better: IntArray, worse: IntArray) -> IntArray:
     return np.flatnonzero(kept | undecided)
 
 
-def _overlap(a: FloatArray, b: FloatArray, overlap: Overlap) -> FloatArray:
+def _overlap(a: BoxArray, b: BoxArray, overlap: Overlap) -> BoxArray:
     """Return the overlap of boxes `a[k]` and `b[k]`, `[n, 4]` each; 0 where both are empty."""
     size = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     intersection = np.maximum(size[:, 0], 0) * np.maximum(size[:, 1], 0)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from unface.mtcnn.boxes import FloatArray
+from unface.mtcnn.boxes import BoxArray
 from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.pyramid import Mipmap
 
 WINDOW = 16384  # cv2.remap takes sources and results under 32768 pixels a side
+AT_ONCE = 256  # crops: 256 x 96 samples make 24576 rows of a result
 SUPERSAMPLING = 2  # samples per output pixel along each axis
 
 
-def crop_squares(mipmap: Mipmap, squares: FloatArray, size: int) -> UInt8Array:
+def crop_squares(mipmap: Mipmap, squares: BoxArray, size: int) -> UInt8Array:
     """Return squares of the image as uint8 `[n, size, size, 3]`.
 
-    `squares` float32 `[n, 3]` `x1 y1 side`, in pixels of the full image, sides above 0. Each
+    `squares` `[n, 3]` `x1 y1 side`, in pixels of the full image, sides above 0. Each
     output pixel is the mean of 2 x 2 bilinear samples of the smallest halving in which the square
     still has `size` pixels: close to the area averaging of the original. What lies beyond the
     image is black, as in the original (other implementations clip and so distort faces there).
@@ -33,7 +34,7 @@ def crop_squares(mipmap: Mipmap, squares: FloatArray, size: int) -> UInt8Array:
 
 
 def _sample_windows(
-    image: UInt8Array, rectangles: FloatArray, crops: UInt8Array, chosen: np.ndarray
+    image: UInt8Array, rectangles: BoxArray, crops: UInt8Array, chosen: np.ndarray
 ) -> None:
     """Fill `crops[chosen]` from an image of any size, one window of it after the other."""
     windows = np.floor(np.maximum(rectangles[:, :2], 0) / WINDOW).astype(np.int64)
@@ -44,19 +45,21 @@ def _sample_windows(
         x, y = max(0, column * WINDOW - 256), max(0, row * WINDOW - 256)
         window = image[y : (row + 1) * WINDOW + 256, x : (column + 1) * WINDOW + 256]
         moved = rectangles[inside] - [x, y, 0, 0]
-        crops[chosen[inside]] = _sample(window, moved, crops.shape[1])
+        for begin in range(0, len(inside), AT_ONCE):
+            batch = slice(begin, begin + AT_ONCE)
+            crops[chosen[inside[batch]]] = _sample(window, moved[batch], crops.shape[1])
 
 
-def _sample(image: UInt8Array, rectangles: FloatArray, size: int) -> UInt8Array:
+def _sample(image: UInt8Array, rectangles: BoxArray, size: int) -> UInt8Array:
     """Return rectangles `[n, 4]` `x1 y1 width height` of an image as uint8 `[n, size, size, 3]`."""
     fine = size * SUPERSAMPLING
-    steps = (np.arange(fine, dtype=np.float32) + 0.5) / fine
+    steps = (np.arange(fine) + 0.5) / fine
     # cv2 counts from the centre of the first pixel.
     x = rectangles[:, 0, None] + steps * rectangles[:, 2, None] - 0.5
     y = rectangles[:, 1, None] + steps * rectangles[:, 3, None] - 0.5
     shape = (len(rectangles), fine, fine)
-    map_x = np.broadcast_to(x[:, None, :], shape).astype(np.float32).reshape(-1, fine)
-    map_y = np.broadcast_to(y[:, :, None], shape).astype(np.float32).reshape(-1, fine)
+    map_x = np.broadcast_to(x.astype(np.float32)[:, None, :], shape).reshape(-1, fine)
+    map_y = np.broadcast_to(y.astype(np.float32)[:, :, None], shape).reshape(-1, fine)
     samples = cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     crops = cv2.resize(samples, (size, len(rectangles) * size), interpolation=cv2.INTER_AREA)
     return np.asarray(crops, np.uint8).reshape(-1, size, size, 3)

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from unface.mtcnn import boxes as bx
-from unface.mtcnn.boxes import FloatArray, IntArray
+from unface.mtcnn.boxes import BoxArray, FloatArray, IntArray
 from unface.mtcnn.canvas import (
     P_NET_STRIDE,
     PAGE_SIDE,
@@ -48,10 +48,8 @@ class Cells:
         )
 
 
-def propose(
-    mipmap: Mipmap, levels: tuple[Level, ...], pnet: Network, threshold: float
-) -> FloatArray:
-    """Return candidate squares of the image, float32 `[n, 3]` `x1 y1 side` in image pixels."""
+def propose(mipmap: Mipmap, levels: tuple[Level, ...], pnet: Network, threshold: float) -> BoxArray:
+    """Return candidate squares of the image, `[n, 3]` `x1 y1 side` in image pixels."""
     found = scan(mipmap, levels, pnet, threshold)
     found = found[suppress_within_levels(found, levels)]
     boxes = cell_boxes(found, levels, mipmap.width, mipmap.height)
@@ -96,8 +94,8 @@ def suppress_within_levels(found: Cells, levels: tuple[Level, ...]) -> IntArray:
     return order[bx.survivors(len(keys), np.concatenate(better), np.concatenate(worse))]
 
 
-def cell_boxes(found: Cells, levels: tuple[Level, ...], width: int, height: int) -> FloatArray:
-    """Return the 12 x 12 pixels of each cell in image pixels, float32 `[n, 4]`.
+def cell_boxes(found: Cells, levels: tuple[Level, ...], width: int, height: int) -> BoxArray:
+    """Return the 12 x 12 pixels of each cell in image pixels, `[n, 4]`.
 
     Level sizes are rounded up, so the true scale differs from the nominal, and between the axes.
     """
@@ -105,7 +103,7 @@ def cell_boxes(found: Cells, levels: tuple[Level, ...], width: int, height: int)
     scale_y = np.array([level.height / height for level in levels])[found.level]
     x, y = found.column * P_NET_STRIDE, found.row * P_NET_STRIDE
     edges = [x / scale_x, y / scale_y, (x + P_NET_SIZE) / scale_x, (y + P_NET_SIZE) / scale_y]
-    return np.stack(edges, axis=1).astype(np.float32)
+    return np.stack(edges, axis=1)
 
 
 def logit_from_probability(probability: float) -> float:
