@@ -16,10 +16,10 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from unface.anonymize import jpeg
 from unface.anonymize.containers import Container
 from unface.anonymize.exif import orientation, rebuild_exif
 from unface.anonymize.formats import FORMATS, identify
-from unface.anonymize.jpeg import read_jpeg
 from unface.anonymize.limits import Limits, check_bytes, check_rgb_image, check_size
 from unface.anonymize.png import has_all_rows, read_png
 from unface.anonymize.webp import read_webp
@@ -27,7 +27,7 @@ from unface.errors import ImageTooLarge, InvalidImage, InvalidOption
 
 __all__ = ["FORMATS", "Limits", "Picture", "decode", "encode", "raw_rgb"]
 
-_READERS = {"jpeg": read_jpeg, "png": read_png, "webp": read_webp}
+_READERS = {"jpeg": jpeg.read_jpeg, "png": read_png, "webp": read_webp}
 # The plugin classes, not Image.open: no other format can be reached, and Pillow's process-wide
 # pixel limit, which warns, stays out of the way of ours.
 _PLUGINS: dict[str, type[ImageFile]] = {
@@ -49,7 +49,7 @@ _DECODE_ERRORS = (  # what Pillow's plugins raise on files whose pixel data is b
     zlib.error,
 )
 _NAMES = {"jpeg": "JPEG", "png": "PNG", "webp": "WebP"}
-_MAX_SIDE = {"jpeg": 65535, "webp": 16383}  # what the file formats can say
+_MAX_SIDE = {"jpeg": jpeg.MAX_SIDE, "webp": 16383}  # RFC 9649: 14 bits
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "jpeg": {},
     "png": {"compress_level": 3},  # half the time of 6 for a sixth more bytes

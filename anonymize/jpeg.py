@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from unface.anonymize.containers import MAX_ICC_BYTES, MAX_PARTS, Container, damaged, truncated
 from unface.anonymize.limits import Limits, check_size
-from unface.errors import InvalidImage
+from unface.errors import ImageTooLarge, InvalidImage
 
+MAX_SIDE = 65500  # libjpeg's JPEG_MAX_DIMENSION; the format itself could say 65535
 _MAX_SCANS = 100  # each costs a pass over all coefficients; encoders write about 10
 # In entropy-coded data ff is followed by 00 (stuffing), ff (fill) or d0-d7 (restart).
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
@@ -86,6 +87,11 @@ def read_jpeg(data: bytes, limits: Limits) -> Container:
                 raise damaged("JPEG", "it has two frame headers")
             size = _frame_size(marker, payload)
             check_size(*size, limits)
+            if max(size) > MAX_SIDE:
+                raise ImageTooLarge(
+                    f"JPEG is {size[0]} x {size[1]}; at most {MAX_SIDE} pixels a side can be "
+                    "read, send PNG"
+                )
         elif marker == _SOS:
             first_scan = first_scan or start
             scans += 1

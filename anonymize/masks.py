@@ -55,15 +55,18 @@ class MaskOptions:
         _check_number("kernel", self.kernel, 0.3, 2)
         if not _is_whole(self.cells) or not 2 <= self.cells <= 16:
             raise InvalidOption(f"cells is {self.cells!r}; it must be a whole number from 2 to 16")
-        if len(self.color) != 3 or not all(_is_whole(c) and 0 <= c <= 255 for c in self.color):
+        if not isinstance(self.color, (tuple, list)) or len(self.color) != 3:
+            raise InvalidOption(f"color is {self.color!r}; it must be red, green and blue")
+        if not all(_is_whole(channel) and 0 <= channel <= 255 for channel in self.color):
             raise InvalidOption(
                 f"color is {self.color!r}; it must be red, green and blue from 0 to 255"
             )
 
 
 def _check_number(field: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # NaN compares false
-        raise InvalidOption(f"{field} is {value}; it must be {low} to {high}")
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:  # NaN compares false
+        raise InvalidOption(f"{field} is {value!r}; it must be a number from {low} to {high}")
 
 
 def _is_whole(value: object) -> bool:
@@ -191,7 +194,7 @@ def _cover_blur(region: _Region, options: MaskOptions) -> None:
     The region is blurred on its own and mirrored at its border: a pixel there is not repeated,
     which would give it back a quarter of its weight at a corner.
     """
-    kernel = max(options.kernel * region.face_side, _MIN_KERNEL_PX)
+    kernel = max(math.ceil(options.kernel * region.face_side), _MIN_KERNEL_PX) | 1
     sigma = 0.3 * ((kernel - 1) * 0.5 - 1) + 0.8  # OpenCV, getGaussianKernel
     height, width = region.pixels.shape[:2]
     shrink = max(sigma / _BLUR_SIGMA_PX, 1.0)
@@ -200,7 +203,7 @@ def _cover_blur(region: _Region, options: MaskOptions) -> None:
     sigma_small = sigma / shrink
     size = 2 * math.ceil(3 * sigma_small) + 1
     blurred = cv2.GaussianBlur(
-        small, (size, size), sigmaX=sigma_small, borderType=cv2.BORDER_REFLECT
+        small, (size, size), sigmaX=sigma_small, borderType=cv2.BORDER_REFLECT_101
     )
     large = cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR)
     _paste(region, large.astype(np.uint8, copy=False))

@@ -184,6 +184,8 @@ def _bad_jpegs() -> Iterator[BadInput]:
     scan = jpeg.index(b"\xff\xda")
     huge = _edited(jpeg, frame + 5, b"\xff\xff\xff\xff")
     yield BadInput("JPEG bomb", huge, r"65535 x 65535 \(4295 MP\); the limit is 100 MP.*max_pixels")
+    wide = _edited(jpeg, frame + 5, b"\0\1\xff\xff")
+    yield BadInput("JPEG wider than libjpeg reads", wide, "65535 x 1; at most 65500 pixels a side")
     yield BadInput("JPEG 0 wide", _edited(jpeg, frame + 7, bytes(2)), "0 x 24 pixels")
     yield BadInput("JPEG 0 high", _edited(jpeg, frame + 5, bytes(2)), "40 x 0 pixels")
     yield BadInput("12-bit JPEG", _edited(jpeg, frame + 4, b"\x0c"), "12 bits a sample")
