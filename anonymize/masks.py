@@ -164,17 +164,15 @@ def _cover_mosaic(region: _Region, options: MaskOptions) -> None:
     height, width = region.pixels.shape[:2]
     cell = max(region.side / options.cells, _MIN_CELL_PX)
     rows, columns = _cell_edges(height, cell), _cell_edges(width, cell)
-    colors = np.array(
-        [
-            [
-                cv2.mean(region.pixels[top:bottom, left:right])[:3]
-                for left, right in itertools.pairwise(columns)
-            ]
-            for top, bottom in itertools.pairwise(rows)
+    widths = np.diff(columns)
+    cover = np.empty_like(region.pixels)
+    for top, bottom in itertools.pairwise(rows):
+        means = [
+            cv2.mean(region.pixels[top:bottom, left:right])[:3]
+            for left, right in itertools.pairwise(columns)
         ]
-    )
-    cells = np.rint(colors).astype(np.uint8)
-    _paste(region, cells.repeat(np.diff(rows), axis=0).repeat(np.diff(columns), axis=1))
+        cover[top:bottom] = np.rint(means).astype(np.uint8).repeat(widths, axis=0)
+    _paste(region, cover)
 
 
 def _cell_edges(length: int, cell: float) -> list[int]:

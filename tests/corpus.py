@@ -332,8 +332,10 @@ def _odd_pngs() -> Iterator[GoodInput]:
 
 def _interlaced_png(passes: int = 7) -> bytes:
     """Return a PNG in the seven passes of Adam7, which Pillow cannot write, or the first ones."""
-    grid = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4))  # x, y, step x, step y
-    grid += ((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    grid = (  # first column, first row, column step, row step
+        *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+        *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+    )
     rows = b""
     for x, y, step_x, step_y in grid[:passes]:
         rows += b"".join(b"\0" + row.tobytes() for row in photo()[y::step_y, x::step_x])

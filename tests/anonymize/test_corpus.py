@@ -29,5 +29,5 @@ def test_what_was_decoded_can_be_encoded(good: GoodInput) -> None:
 
 
 def test_corpus_names_are_unique() -> None:
-    names = [entry.name for entry in (*bad_inputs(), *odd_but_good_inputs())]
+    names = [bad.name for bad in bad_inputs()] + [good.name for good in odd_but_good_inputs()]
     assert len(names) == len(set(names))

@@ -33,7 +33,7 @@ def a_box() -> st.SearchStrategy[Box]:
 
 def touched(box: Box, height: int = HEIGHT, width: int = WIDTH) -> tuple[slice, slice]:
     """Return the rows and columns of the pixels that a box touches inside the image."""
-    x1, y1, x2, y2 = np.float64(np.float32(box))
+    x1, y1, x2, y2 = boxes_of(box)[0].astype(float)
     rows = slice(max(math.floor(y1), 0), max(min(math.ceil(y2), height), 0))
     columns = slice(max(math.floor(x1), 0), max(min(math.ceil(x2), width), 0))
     return rows, columns
@@ -47,7 +47,8 @@ def solid_coverage(boxes: np.ndarray, **options: object) -> np.ndarray:
         boxes,
         MaskOptions(method="solid", color=(1, 2, 3), **options),  # type: ignore[arg-type]
     )
-    return (masked == (1, 2, 3)).all(axis=2)
+    covered: np.ndarray = (masked == (1, 2, 3)).all(axis=2)
+    return covered
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -59,7 +60,7 @@ def test_every_pixel_the_box_touches_is_covered(shape: str, box: Box, margin: fl
 
 @given(box=a_box())
 def test_margin_grows_the_box_on_every_side(box: Box) -> None:
-    x1, y1, x2, y2 = np.float32(box).astype(float)
+    x1, y1, x2, y2 = boxes_of(box)[0].astype(float)
     grow_x, grow_y = 0.5 * (x2 - x1), 0.5 * (y2 - y1)
     grown = (x1 - grow_x, y1 - grow_y, x2 + grow_x, y2 + grow_y)
     with_margin = solid_coverage(boxes_of(box), shape="rectangle", margin=0.5)
@@ -72,7 +73,7 @@ def test_margin_grows_the_box_on_every_side(box: Box) -> None:
 @given(box=a_box())
 def test_ellipse_is_inside_its_own_bounds(box: Box) -> None:
     covered = solid_coverage(boxes_of(box), margin=0)
-    x1, y1, x2, y2 = np.float32(box).astype(float)
+    x1, y1, x2, y2 = boxes_of(box)[0].astype(float)
     for low, high, axis in ((x1, x2, 0), (y1, y2, 1)):
         low, high = math.floor(low), math.ceil(high)
         reach = (high - low) * (math.sqrt(2) - 1) / 2
@@ -286,7 +287,7 @@ def test_box_writes_the_score_above_the_frame() -> None:
     image = np.zeros((200, 200, 3), np.uint8)
     box = boxes_of((50, 60, 150, 160))
     plain = apply_masks(image, box, MaskOptions(method="box"))
-    scored = apply_masks(image, box, MaskOptions(method="box"), scores=np.float32([0.98]))
+    scored = apply_masks(image, box, MaskOptions(method="box"), scores=[0.98])
     changed = np.argwhere((plain != scored).any(axis=2))
     assert len(changed) > 20
     assert changed[:, 0].max() < 60
@@ -296,7 +297,7 @@ def test_box_at_the_top_border_still_shows_its_score() -> None:
     image = np.zeros((200, 200, 3), np.uint8)
     box = boxes_of((50, 0, 150, 100))
     plain = apply_masks(image, box, MaskOptions(method="box"))
-    scored = apply_masks(image, box, MaskOptions(method="box"), scores=np.float32([0.98]))
+    scored = apply_masks(image, box, MaskOptions(method="box"), scores=[0.98])
     assert (plain != scored).sum() > 20
 
 
