@@ -50,6 +50,7 @@ _DECODE_ERRORS = (  # what Pillow's plugins raise on files whose pixel data is b
 )
 _NAMES = {"jpeg": "JPEG", "png": "PNG", "webp": "WebP"}
 _MAX_SIDE = {"jpeg": jpeg.MAX_SIDE, "webp": 16383}  # RFC 9649: 14 bits
+_STRIP_PIXELS = 1 << 20  # converted at a time: whole copies would be most of a decode's memory
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "jpeg": {},
     "png": {"compress_level": 3},  # half the time of 6 for a sixth more bytes
@@ -117,7 +118,13 @@ def _rgb_pixels(container: Container) -> NDArray[np.uint8]:
         image.load()
         if _may_lack_rows(image) and not has_all_rows(container.pixels_file):
             raise ValueError("its coded data ends before its last row")
-        pixels = _gray16_to_rgb(image) if image.mode == "I;16" else np.array(_to_rgb(image))
+        pixels = np.empty((container.height, container.width, 3), np.uint8)
+        rows = max(_STRIP_PIXELS // container.width, 1)
+        for top in range(0, container.height, rows):
+            strip = image  # cropped only where need be: crop has Pillow's own pixel limit
+            if rows < image.height:
+                strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+            pixels[top : top + rows] = _gray16(strip) if strip.mode == "I;16" else _to_rgb(strip)
     if container.key_color is not None:
         pixels[(pixels == np.array(container.key_color, np.uint8)).all(axis=2)] = 255
     return pixels
@@ -131,22 +138,23 @@ def _may_lack_rows(image: Image.Image) -> bool:
     return "interlace" in image.info or not any(last_row.tobytes())
 
 
-def _gray16_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    gray = (np.asarray(image) >> 8).astype(np.uint8)
-    return np.repeat(gray[:, :, None], 3, axis=2)
+def _gray16(image: Image.Image) -> NDArray[np.uint8]:
+    """Return uint8 `[H, W, 1]` of a 16-bit gray picture."""
+    return (np.asarray(image) >> 8).astype(np.uint8)[:, :, None]
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Return uint8 `[H, W, 3]` of a picture in any other mode, flattened onto white."""
     if image.mode == "LA" or (image.mode == "P" and "transparency" in image.info):
         image = image.convert("RGBA")
     if image.mode != "RGBA":
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     alpha = image.getchannel("A")
     if alpha.getextrema() == (255, 255):
-        return image.convert("RGB")
+        return np.asarray(image.convert("RGB"))
     white = Image.new("RGB", image.size, (255, 255, 255))
     white.paste(image, mask=alpha)
-    return white
+    return np.asarray(white)
 
 
 def _upright(pixels: NDArray[np.uint8], code: int) -> NDArray[np.uint8]:

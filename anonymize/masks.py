@@ -234,6 +234,6 @@ def _framed(image: Image, boxes: NDArray[np.float64], scores: ArrayLike | None) 
 def _write_score(image: Image, text: str, left: int, top: int, thickness: int) -> None:
     scale = 0.5 * thickness
     (_, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    place = (max(left, 0), max(top - 2 * thickness, text_height))
+    place = (max(left, 0), max(top - 4 * thickness, text_height))
     for color, width in (((0, 0, 0), 3 * thickness), (_FRAME_COLOR, thickness)):  # outlined
         cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, color, width)

@@ -181,8 +181,9 @@ def test_nothing_survives_beneath_transparency(format: str) -> None:
 
 
 def test_gray_with_alpha_is_flattened_onto_white() -> None:
-    gray = np.dstack([np.zeros((4, 4), np.uint8), np.full((4, 4), 51, np.uint8)])
-    assert (decode(saved(Image.fromarray(gray, "LA"), "PNG")).pixels == 204).all()
+    gray, alpha = Image.new("L", (4, 4), 0), Image.new("L", (4, 4), 51)
+    file = saved(Image.merge("LA", (gray, alpha)), "PNG")
+    assert (decode(file).pixels == 204).all()
 
 
 @pytest.mark.parametrize("transparency", [2, bytes([255, 255, 0, 255])])
@@ -230,6 +231,11 @@ def test_main_picture_of_a_multi_picture_jpeg_is_taken() -> None:
 def test_interlaced_png_decodes_to_its_very_pixels() -> None:
     (file,) = (good.data for good in odd_but_good_inputs() if good.name == "interlaced PNG")
     assert np.array_equal(decode(file).pixels, photo())
+
+
+def test_picture_of_several_strips_decodes_to_its_very_pixels() -> None:
+    large = np.random.default_rng(6).integers(0, 256, (1500, 1500, 3), np.uint8)
+    assert np.array_equal(decode(saved(large, "PNG", compress_level=0)).pixels, large)
 
 
 def test_black_png_is_not_taken_for_a_truncated_one() -> None:
