@@ -121,7 +121,9 @@ def _rgb_pixels(container: Container) -> NDArray[np.uint8]:
         pixels = np.empty((container.height, container.width, 3), np.uint8)
         rows = max(_STRIP_PIXELS // container.width, 1)
         for top in range(0, container.height, rows):
-            strip = image  # cropped only where need be: crop has Pillow's own pixel limit
+            strip: Image.Image = (
+                image  # cropped only where need be: crop has Pillow's own pixel limit
+            )
             if rows < image.height:
                 strip = image.crop((0, top, image.width, min(top + rows, image.height)))
             pixels[top : top + rows] = _gray16(strip) if strip.mode == "I;16" else _to_rgb(strip)
