@@ -233,7 +233,9 @@ def _framed(image: Image, boxes: NDArray[np.float64], scores: ArrayLike | None) 
 
 def _write_score(image: Image, text: str, left: int, top: int, thickness: int) -> None:
     scale = 0.5 * thickness
-    (_, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    place = (max(left, 0), max(top - 4 * thickness, text_height))
-    for color, width in (((0, 0, 0), 3 * thickness), (_FRAME_COLOR, thickness)):  # outlined
-        cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, color, width)
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    (text_width, text_height), _ = cv2.getTextSize(text, font, scale, thickness)
+    x, y = max(left, 0), max(top - 4 * thickness, text_height)
+    # A plate below the text: OpenCV 5 draws no thicker strokes, so an outline is not possible.
+    cv2.rectangle(image, (x, y - text_height), (x + text_width, y + thickness), (0, 0, 0), -1)
+    cv2.putText(image, text, (x, y), font, scale, _FRAME_COLOR, thickness)
