@@ -45,7 +45,7 @@ class Detector:
         if scale_factor is not None:
             self.options = replace(self.options, scale_factor=scale_factor)
         if thresholds is not None:
-            self.options = replace(self.options, thresholds=tuple(thresholds))
+            self.options = replace(self.options, thresholds=thresholds)
         self._cascade = Cascade(open_networks(precision, threads))
         self._turn = threading.Lock()
 

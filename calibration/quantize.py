@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_quantizer import quantizer, recipe
+from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
+from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
 from unface.calibration.ranges import Ranges, file_hash, read_ranges, write_ranges
 from unface.calibration.samples import harvest, read_images
@@ -30,9 +31,15 @@ SIGNATURE, INPUT = "serving_default", "args_0"  # names that litert-torch gives
 
 def calibrate(engine: Path, samples: UInt8Array) -> Ranges:
     """Measure the range of every tensor of a float engine over samples, uint8 `[n, H, W, 3]`."""
-    results = _quantizer(engine).calibrate({SIGNATURE: _inputs(samples)})
+    # The quantizer's own calibration averages the ranges of single samples, which would clip the
+    # scores of every face brighter than the average; the true extremes are wanted.
+    tool = calibrator.Calibrator(str(engine), qsv_update_func=min_max_update)
+    recipes = recipe_manager.RecipeManager()
+    recipes.load_quantization_recipe(recipe.static_wi8_ai8())
+    tool.calibrate({SIGNATURE: _inputs(samples)}, recipes)
     tensors = {
-        name: (float(np.min(r["min"])), float(np.max(r["max"]))) for name, r in results.items()
+        name: (float(np.min(r["min"])), float(np.max(r["max"])))
+        for name, r in tool.get_model_qsvs().items()
     }
     digest = hashlib.sha256(samples.tobytes()).hexdigest()
     return Ranges(file_hash(engine), len(samples), digest, "min-max", tensors)

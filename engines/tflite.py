@@ -89,6 +89,8 @@ class _Plan:
         except (ValueError, RuntimeError) as error:
             raise EngineError(f"engine {name} cannot be loaded: {error}") from error
         self._dtype = details["dtype"]
+        if self._dtype is np.int8 and details["quantization"] != (1.0, -128):
+            raise EngineError(f"engine {name} does not take pixels as they are: calibrate it again")
         self._outputs = [_Output(d) for d in self._interpreter.get_output_details()]
 
     def run(self, images: UInt8Array) -> dict[str, FloatArray]:

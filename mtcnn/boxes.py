@@ -23,7 +23,8 @@ PAIRS_AT_ONCE = 1 << 20  # bounds the memory of a suppression, whatever the crow
 def regress(boxes: BoxArray, offsets: FloatArray) -> BoxArray:
     """Move the edges of boxes `[n, 4]` by offsets `[n, 4]`, fractions of width and height."""
     sizes = boxes[:, 2:] - boxes[:, :2]
-    return boxes + offsets * np.concatenate([sizes, sizes], axis=1)
+    moved: BoxArray = boxes + offsets * np.concatenate([sizes, sizes], axis=1)
+    return moved
 
 
 def to_squares(boxes: BoxArray) -> BoxArray:
@@ -110,7 +111,8 @@ def _overlap(a: BoxArray, b: BoxArray, overlap: Overlap) -> BoxArray:
     area_a = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
     area_b = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
     whole = area_a + area_b - intersection if overlap == "union" else np.minimum(area_a, area_b)
-    return np.divide(intersection, whole, out=np.zeros_like(whole), where=whole > 0)
+    overlaps: BoxArray = np.divide(intersection, whole, out=np.zeros_like(whole), where=whole > 0)
+    return overlaps
 
 
 def _runs(counts: IntArray, limit: int) -> list[tuple[int, int]]:
