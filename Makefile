@@ -1,0 +1,83 @@
+# The commands a person calls; CI calls the same ones. `make help` lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 50051
+PHOTO ?= docs/images/astronaut.jpg
+OUT ?= out
+BIN = $(VENV)/bin
+# CI's versions, pinned for the Python that CI has; another Python resolves its own.
+LOCK = $(shell $(PYTHON) -c 'import sys; print("-c deploy/constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
+SOURCES = mtcnn anonymize engines calibration server api benchmarks tests
+
+.PHONY: help run stop test test-fast lint types format proto engines calibrate weights bench accuracy wheel clean
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: $(VENV)/.runtime  ## install, start the server, anonymize a picture (PHOTO=my.jpg) through it
+	@deploy/run.sh $(BIN) $(PORT) $(PHOTO) $(OUT)
+
+stop:  ## stop the server that `make run` started
+	@deploy/stop.sh $(OUT)
+
+test: $(VENV)/.dev  ## install what the tests need and run all of them
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.dev  ## the tests that take seconds
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: $(VENV)/.dev types  ## style, types, generated code current
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p unface
+	$(BIN)/mypy benchmarks
+
+types:  # mypy does not see through the editable install: show it the rooms as one package
+	@mkdir -p .types/unface
+	@for file in api/*; do ln -sfn ../../$$file .types/unface/$$(basename $$file); done
+	@for room in mtcnn anonymize engines calibration server; do ln -sfn ../../$$room .types/unface/$$room; done
+	@ln -sfn ../../proto/unface/v1 .types/unface/v1
+
+format: $(VENV)/.dev  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(VENV)/.dev  ## generate the code of the gRPC contract
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto \
+		--grpc_python_out=proto --mypy_out=proto --mypy_grpc_out=proto proto/unface/v1/unface.proto
+
+engines: $(VENV)/.dev  ## build the engines from the weights and the calibration cache
+	$(BIN)/python -m unface.engines.build engines/prebuilt
+	$(BIN)/python -m unface.calibration.quantize engines/prebuilt calibration/cache
+
+calibrate: $(VENV)/.dev  ## the same, calibrated on pictures of your own (IMAGES=folder)
+	$(BIN)/python -m unface.engines.build engines/prebuilt
+	$(BIN)/python -m unface.calibration.quantize engines/prebuilt calibration/cache --images $(IMAGES)
+
+weights: $(VENV)/.dev  ## convert the published weights again
+	$(BIN)/pip download --quiet --no-deps --dest .bench facenet-pytorch==2.6.0
+	$(BIN)/python -m unface.engines.weights .bench/facenet_pytorch-2.6.0-py3-none-any.whl mtcnn/weights
+
+bench: $(VENV)/.dev  ## time unface beside its peers
+	$(BIN)/python -m benchmarks.speed
+
+accuracy: $(VENV)/.dev  ## recall and false positives beside its peers (DATA=folder)
+	$(BIN)/python -m benchmarks.accuracy --data $(DATA)
+
+wheel: $(VENV)/.dev  ## build the wheel into dist/
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:  ## remove what the commands made
+	rm -rf $(VENV) .bench .types build dist $(OUT) *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check $(LOCK) -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml deploy/constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check $(LOCK) -e '.[engines,dev]'
+	@touch $@ $(VENV)/.runtime

@@ -1,0 +1,33 @@
+#!/bin/sh
+# Start the server on localhost, send it one picture, say how to go on. Called by `make run`.
+set -eu
+bin=$1 port=$2 photo=$3 out=$4
+here=$(dirname "$0")
+target="127.0.0.1:$port"
+
+if [ ! -f "$photo" ]; then
+    echo "no picture at $photo: make run PHOTO=path/to/picture.jpg" >&2
+    exit 1
+fi
+mkdir -p "$out"
+"$here/stop.sh" "$out" >/dev/null
+# A session of its own, so that it outlives this terminal until `make stop`.
+setsid "$bin/unface" serve --host 127.0.0.1 --port "$port" >"$out/server.log" 2>&1 </dev/null &
+echo $! >"$out/server.pid"
+
+if ! "$bin/unface" anonymize "$photo" -o "$out" --force --server "$target" --wait 20; then
+    echo "the server's log, $out/server.log:" >&2
+    cat "$out/server.log" >&2
+    "$here/stop.sh" "$out" >/dev/null
+    exit 1
+fi
+cat <<END
+
+The picture without faces:  $out/$(basename "$photo")
+The server goes on at $target; its log is $out/server.log.
+
+  your own pictures    $bin/unface anonymize my-photos/ -o clean/ --server $target
+  without a server     $bin/unface anonymize my-photos/ -o clean/
+  only look            $bin/unface detect my-photo.jpg
+  stop the server      make stop
+END
