@@ -236,6 +236,6 @@ def _write_score(image: Image, text: str, left: int, top: int, thickness: int) -
     font = cv2.FONT_HERSHEY_SIMPLEX
     (text_width, text_height), _ = cv2.getTextSize(text, font, scale, thickness)
     x, y = max(left, 0), max(top - 4 * thickness, text_height)
-    # A plate below the text: OpenCV 5 draws no thicker strokes, so an outline is not possible.
+    # A plate, not an outline: OpenCV 5 sets thicker letters further apart, so they would not align.
     cv2.rectangle(image, (x, y - text_height), (x + text_width, y + thickness), (0, 0, 0), -1)
     cv2.putText(image, text, (x, y), font, scale, _FRAME_COLOR, thickness)
