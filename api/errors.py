@@ -5,7 +5,8 @@
     │   └── ImageTooLarge     more bytes or pixels than the limit
     ├── InvalidOption     an option has a value that makes no sense
     ├── Overloaded        the server's queue is full: try again later
-    └── EngineError       an engine is missing, damaged or gives nonsense
+    ├── EngineError       an engine is missing, damaged or gives nonsense
+    └── ServerError       a client: the server cannot be reached, was too slow or failed
 
 This module imports nothing and every room may import it. The gRPC codes hang on these types in
 `unface.server.status`.
@@ -34,3 +35,7 @@ class Overloaded(UnfaceError):
 
 class EngineError(UnfaceError, RuntimeError):
     """An engine is missing, damaged or gave an answer that cannot be."""
+
+
+class ServerError(UnfaceError):
+    """A server cannot be reached, did not answer in time, or failed on its side."""

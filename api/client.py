@@ -1,0 +1,342 @@
+"""The front door to detection and anonymization by a server, over gRPC."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict, TypeVar, cast, overload
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from unface.anonymize import Limits, decode, encode
+from unface.anonymize.limits import check_rgb_image
+from unface.errors import InvalidImage, InvalidOption, ServerError, UnfaceError
+from unface.mtcnn.faces import Faces
+from unface.mtcnn.network import UInt8Array
+from unface.mtcnn.options import DetectOptions
+from unface.server import messages
+from unface.server.calls import error_from_frame, error_from_rpc, stream
+from unface.server.requests import anonymize_options_message, detect_options_message
+from unface.v1 import unface_pb2 as pb
+from unface.v1.unface_pb2_grpc import UnfaceStub
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+SERVICE = "unface.v1.Unface"
+RAW_LIMIT = Limits().max_bytes  # larger arrays travel as PNG, which loses nothing
+POLL_SECONDS = 0.05
+
+File = bytes | str | os.PathLike[str]  # a picture file: its bytes, or where it lies
+Image = UInt8Array | File  # an array is RGB uint8 [H, W, 3]
+AnyImage = TypeVar("AnyImage")
+
+_CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),  # the server's limit is the one that counts
+    ("grpc.max_send_message_length", -1),
+    ("grpc.enable_http_proxy", 0),  # pictures go to the server named and nowhere else
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.keepalive_time_ms", 60_000),  # finds a server that vanished under a stream
+)
+
+
+class DetectArguments(TypedDict, total=False):
+    """Which faces; see `unface.DetectOptions`. What is left out is the server's default."""
+
+    profile: str | None
+    min_face: float | None
+    scale_factor: float | None
+    thresholds: tuple[float, float, float] | None
+
+
+class AnonymizeArguments(DetectArguments, total=False):
+    """How faces are covered, see `unface.anonymize.MaskOptions`, and how the picture returns.
+
+    `format` is "jpeg", "png" or "webp" (default: as the file that was sent), `quality` 1-100 for
+    JPEG and WebP, `keep_exif` keeps EXIF data without its thumbnail. None of the three applies to
+    arrays.
+    """
+
+    method: str | None
+    shape: str | None
+    margin: float | None
+    cells: int | None
+    kernel: float | None
+    color: tuple[int, int, int] | None
+    format: str | None
+    quality: int | None
+    keep_exif: bool | None
+
+
+class Anonymized(NamedTuple, Generic[AnyImage]):
+    """A picture whose faces are covered, and those faces."""
+
+    image: AnyImage  # an array for an array, the bytes of a file for a file
+    faces: Faces
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What serves, and within which limits."""
+
+    version: str
+    backend: str  # "tflite"
+    precision: str  # "fp32", "int8"
+    threads: int  # CPU threads of one detection
+    engines: dict[str, str]  # network -> SHA-256 of its engine
+    max_bytes: int  # of a picture as sent
+    max_pixels: int  # width x height
+    formats: tuple[str, ...]
+    profiles: dict[str, DetectOptions]
+
+
+class Client:
+    """Finds faces, and removes them from pictures, on a server.
+
+        with unface.Client("localhost:50051") as client:
+            faces = client.detect("photo.jpg")
+            clean = client.anonymize(image)
+
+    A picture is an array, RGB uint8 `[H, W, 3]`; or the bytes of a JPEG, PNG or WebP file; or the
+    path of such a file. `timeout` is how many seconds one call may take; None waits for ever.
+    Nothing connects before the first call. May be shared between threads.
+
+    All methods raise `InvalidImage` and `InvalidOption` with the server's own words, `Overloaded`
+    when the server has too much to do, and `ServerError` when it cannot be reached or fails.
+    """
+
+    def __init__(self, target: str = "localhost:50051", *, timeout: float | None = 30.0) -> None:
+        self.target = target
+        self.timeout = timeout
+        self._channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        self._stub = UnfaceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    @overload  # str and bytes are sequences too: this one comes first
+    def detect(  # type: ignore[overload-overlap]
+        self, image: Image, **options: Unpack[DetectArguments]
+    ) -> Faces: ...
+    @overload
+    def detect(self, image: Sequence[Image], **options: Unpack[DetectArguments]) -> list[Faces]: ...
+    def detect(
+        self, image: Image | Sequence[Image], **options: Unpack[DetectArguments]
+    ) -> Faces | list[Faces]:
+        """Find the faces of a picture; a list of pictures gives a list."""
+        message = detect_options_message(**options)
+        if isinstance(image, (list, tuple)):
+            return [self._detect_one(one, message) for one in image]
+        return self._detect_one(cast("Image", image), message)
+
+    @overload
+    def anonymize(self, image: UInt8Array, **options: Unpack[AnonymizeArguments]) -> UInt8Array: ...
+    @overload
+    def anonymize(self, image: File, **options: Unpack[AnonymizeArguments]) -> bytes: ...
+    def anonymize(self, image: Image, **options: Unpack[AnonymizeArguments]) -> UInt8Array | bytes:
+        """Return the picture with its faces covered: an array for an array, else file bytes."""
+        return self.anonymize_with_faces(image, **options).image
+
+    @overload
+    def anonymize_with_faces(
+        self, image: UInt8Array, **options: Unpack[AnonymizeArguments]
+    ) -> Anonymized[UInt8Array]: ...
+    @overload
+    def anonymize_with_faces(
+        self, image: File, **options: Unpack[AnonymizeArguments]
+    ) -> Anonymized[bytes]: ...
+    def anonymize_with_faces(
+        self, image: Image, **options: Unpack[AnonymizeArguments]
+    ) -> Anonymized[Any]:
+        """Return the picture with its faces covered, and the faces."""
+        request = _anonymize_request(image, options)
+        return _anonymized(self._call(self._stub.Anonymize, request), _is_file(image))
+
+    def detect_stream(
+        self,
+        frames: Iterable[Image],
+        *,
+        timeout: float | None = None,
+        **options: Unpack[DetectArguments],
+    ) -> Iterator[Faces | UnfaceError]:
+        """Find the faces of frame after frame over one call; answers come in order.
+
+        A frame that fails gives its error as a value, and the stream goes on. `frames` is read on
+        another thread, only as fast as the server takes them; what it raises is raised here.
+        `timeout` bounds the whole stream; None does not.
+        """
+        message = detect_options_message(**options)
+
+        def request(frame: Image, number: int) -> pb.DetectRequest:
+            image = _image_message(frame)
+            return pb.DetectRequest(image=image, detect_options=message, frame_id=number)
+
+        def answer(response: pb.DetectStreamResponse, frame: bool) -> Faces | UnfaceError:
+            if response.HasField("error"):
+                return error_from_frame(response.error)
+            return messages.faces_from_message(response.response)
+
+        return self._stream(self._stub.DetectStream, frames, request, answer, timeout)
+
+    def anonymize_stream(
+        self,
+        frames: Iterable[Image],
+        *,
+        timeout: float | None = None,
+        **options: Unpack[AnonymizeArguments],
+    ) -> Iterator[Anonymized[Any] | UnfaceError]:
+        """Cover the faces of frame after frame over one call, by the rules of `detect_stream`."""
+        _anonymize_messages(options)  # a bad option is raised before anything is sent
+
+        def request(frame: Image, number: int) -> pb.AnonymizeRequest:
+            message = _anonymize_request(frame, options)
+            message.frame_id = number
+            return message
+
+        def answer(
+            response: pb.AnonymizeStreamResponse, is_file: bool
+        ) -> Anonymized[Any] | UnfaceError:
+            if response.HasField("error"):
+                return error_from_frame(response.error)
+            return _anonymized(response.response, is_file)
+
+        return self._stream(self._stub.AnonymizeStream, frames, request, answer, timeout)
+
+    def info(self) -> ServerInfo:
+        """Return what serves, and within which limits."""
+        info = self._call(self._stub.GetServerInfo, pb.GetServerInfoRequest())
+        return ServerInfo(
+            version=info.version,
+            backend=info.backend,
+            precision=info.precision,
+            threads=info.threads,
+            engines={engine.name: engine.sha256 for engine in info.engines},
+            max_bytes=info.limits.max_bytes,
+            max_pixels=info.limits.max_pixels,
+            formats=tuple(info.formats),
+            profiles={
+                profile.name: messages.detect_options_from_message(profile.options)
+                for profile in info.profiles
+            },
+        )
+
+    def wait_until_serving(self, timeout: float = 10.0) -> None:
+        """Return once the server's health service says SERVING; `ServerError` after `timeout` s."""
+        end = time.monotonic() + timeout
+        state = "has not answered"
+        while (left := end - time.monotonic()) > 0:
+            try:
+                answer = self._health.Check(
+                    health_pb2.HealthCheckRequest(service=SERVICE), timeout=left
+                )
+            except grpc.RpcError as error:
+                if error.code() not in (
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                ):
+                    raise error_from_rpc(error, self.target, timeout) from error
+            else:
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+                state = "answers but is not ready"
+            time.sleep(min(POLL_SECONDS, max(0.0, end - time.monotonic())))
+        raise ServerError(
+            f"the server at {self.target} {state} after {timeout:g} s; start one with "
+            "`unface serve`, or see its log"
+        )
+
+    def close(self) -> None:
+        """Close the connection; calls under way are cancelled."""
+        self._channel.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _detect_one(self, image: Image, options: pb.DetectOptions) -> Faces:
+        request = pb.DetectRequest(image=_image_message(image), detect_options=options)
+        return messages.faces_from_message(self._call(self._stub.Detect, request))
+
+    def _call(self, rpc: Any, request: Any) -> Any:
+        try:
+            return rpc(request, timeout=self.timeout)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error, self.target, self.timeout) from error
+
+    def _stream(
+        self,
+        rpc: Any,
+        frames: Iterable[Image],
+        request: Callable[[Image, int], Any],
+        answer: Callable[[Any, bool], Any],
+        timeout: float | None,
+    ) -> Iterator[Any]:
+        try:
+            yield from stream(rpc, frames, request, answer, _is_file, timeout)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error, self.target, timeout) from error
+
+
+def _is_file(image: Image) -> bool:
+    return isinstance(image, (bytes, bytearray, memoryview, str, os.PathLike))
+
+
+def _image_message(image: Image) -> pb.Image:
+    """Return a picture as it travels; raises `InvalidImage` for what is none."""
+    if isinstance(image, (str, os.PathLike)):
+        try:
+            return pb.Image(encoded=Path(image).read_bytes())
+        except OSError as error:
+            raise InvalidImage(f"{image} cannot be read: {error.strerror}") from error
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return pb.Image(encoded=bytes(image))
+    check_rgb_image(image)
+    if image.nbytes <= RAW_LIMIT:
+        return messages.raw_image_message(image)
+    return pb.Image(encoded=encode(image, "png"))
+
+
+def _anonymize_messages(
+    options: AnonymizeArguments,
+) -> tuple[pb.DetectOptions, pb.AnonymizeOptions]:
+    detect = {name: options.get(name) for name in DetectArguments.__annotations__}
+    others = {name: value for name, value in options.items() if name not in detect}
+    return (
+        detect_options_message(**cast(Any, detect)),
+        anonymize_options_message(**cast(Any, others)),
+    )
+
+
+def _anonymize_request(image: Image, options: AnonymizeArguments) -> pb.AnonymizeRequest:
+    detect, anonymize = _anonymize_messages(options)
+    message = _image_message(image)
+    if not _is_file(image):
+        if anonymize.format or anonymize.HasField("quality") or anonymize.keep_exif:
+            raise InvalidOption("format, quality and keep_exif apply to files; an array was given")
+        is_raw = message.WhichOneof("source") == "raw"
+        anonymize.format = pb.OUTPUT_FORMAT_RAW if is_raw else pb.OUTPUT_FORMAT_PNG
+    elif anonymize.format == pb.OUTPUT_FORMAT_RAW:
+        raise InvalidOption("format is 'raw'; a file comes back as jpeg, png or webp")
+    return pb.AnonymizeRequest(image=message, detect_options=detect, anonymize_options=anonymize)
+
+
+def _anonymized(response: pb.AnonymizeResponse, is_file: bool) -> Anonymized[Any]:
+    faces = messages.faces_from_message(response)
+    if is_file:
+        return Anonymized(response.image.encoded, faces)
+    if response.image.WhichOneof("source") == "raw":
+        return Anonymized(messages.pixels_from_message(response.image), faces)
+    data = response.image.encoded
+    own = Limits(max(1, len(data)), faces.width * faces.height)
+    return Anonymized(decode(data, own).pixels, faces)

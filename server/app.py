@@ -1,0 +1,244 @@
+"""The one file that wires everything: configuration, engines, services, health, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any, Protocol, cast
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from unface.anonymize import FORMATS, Limits
+from unface.engines import open_networks, prebuilt
+from unface.engines.shelf import cores
+from unface.errors import UnfaceError
+from unface.mtcnn.cascade import Cascade
+from unface.mtcnn.faces import Faces
+from unface.mtcnn.network import UInt8Array
+from unface.mtcnn.options import PROFILES, DetectOptions
+from unface.server.admission import Admission
+from unface.server.config import ServerConfig, address
+from unface.server.messages import detect_options_to_message
+from unface.server.pipeline import DetectJob, Pipeline, Timed, timed
+from unface.server.scheduler import Scheduler
+from unface.server.service import UnfaceService
+from unface.server.warmup import warm_up
+from unface.v1 import unface_pb2 as pb
+from unface.v1.unface_pb2_grpc import add_UnfaceServicer_to_server
+
+SERVICE = "unface.v1.Unface"
+BACKEND = "tflite"
+CODEC_THREADS = 2  # decode and encode beside the detector; each thread has a heap of its own
+# Beyond the largest picture: options, and a little more, so that a picture just too large gets
+# the codec's message instead of gRPC's.
+MESSAGE_HEADROOM = 1 << 20
+LAST_WORDS_SECONDS = 0.5  # for what is answered but not yet sent, and for calls cut off
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class CannotListen(UnfaceError):
+    """The address is taken, not allowed, or not of this machine."""
+
+
+class Detector(Protocol):
+    """What finds faces; `unface.mtcnn.cascade.Cascade` is one. One caller at a time."""
+
+    def detect(self, image: UInt8Array, options: DetectOptions) -> Faces:
+        """Find the faces of uint8 `[H, W, 3]` RGB pixels."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+def open_cascade(config: ServerConfig) -> Detector:
+    """Return the cascade with the engines that ship."""
+    return Cascade(open_networks(config.precision, config.threads))
+
+
+Opener = Callable[[ServerConfig], Detector]
+
+
+def run(config: ServerConfig, open_detector: Opener = open_cascade) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit code; says on stderr why it cannot."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        asyncio.run(serve(config, open_detector))
+    except UnfaceError as error:
+        print(f"unface: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+async def serve(config: ServerConfig, open_detector: Opener = open_cascade) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is under way within the grace time.
+
+    The port is open before the engines are warm; the health service says NOT_SERVING until the
+    warm-up detection has found its face. Raises `CannotListen` when the address cannot be had and
+    `EngineError` when an engine is missing or the warm-up fails.
+    """
+    stop = _stop_on_signals()
+    with (
+        _detector_thread(config, open_detector) as detector,
+        ThreadPoolExecutor(CODEC_THREADS, "unface-codec") as codec_threads,
+    ):
+        admission = Admission(
+            config.queue_size + config.pictures,
+            config.queue_bytes,
+            config.pictures,
+            config.max_streams,
+        )
+        limits = Limits(config.max_message_bytes, config.max_pixels)
+        pipeline = Pipeline(detector, admission, codec_threads, limits)
+        service = UnfaceService(pipeline, server_info(config))
+        server = grpc.aio.server(options=_grpc_options(config))
+        add_UnfaceServicer_to_server(service, server)
+        health_service = await _add_health(server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        port = _listen(server, config)
+        await server.start()
+        try:
+            await warm_up(pipeline)
+            await _set_health(health_service, SERVING)
+            _announce(config, port)
+            await stop.wait()
+            await health_service.enter_graceful_shutdown()
+            await _drain(server, service, admission, config.grace_seconds)
+        finally:
+            await asyncio.wait([asyncio.create_task(server.stop(None))], timeout=LAST_WORDS_SECONDS)
+
+
+def server_info(config: ServerConfig) -> pb.GetServerInfoResponse:
+    """Return the answer to `GetServerInfo`."""
+    return pb.GetServerInfoResponse(
+        version=version("unface"),
+        backend=BACKEND,
+        precision=config.precision,
+        engines=[
+            pb.Engine(name=engine.network, precision=engine.precision, sha256=engine.sha256)
+            for engine in prebuilt()
+            if engine.precision == config.precision
+        ],
+        limits=pb.Limits(max_bytes=config.max_message_bytes, max_pixels=config.max_pixels),
+        formats=FORMATS,
+        profiles=[
+            pb.Profile(name=name, options=detect_options_to_message(options))
+            for name, options in PROFILES.items()
+        ],
+        threads=config.threads or cores(),
+    )
+
+
+@contextmanager
+def _detector_thread(
+    config: ServerConfig, open_detector: Opener
+) -> Iterator[Scheduler[DetectJob, Timed[Faces]]]:
+    """Open the detector, and close it when its thread has ended."""
+    detector = open_detector(config)
+
+    @timed
+    def work(job: DetectJob) -> Faces:
+        return detector.detect(job.pixels, job.options)
+
+    scheduler = Scheduler(work, config.pictures)
+    try:
+        yield scheduler
+    finally:
+        if scheduler.close(finish_queued=False, timeout=LAST_WORDS_SECONDS):
+            detector.close()
+
+
+async def _drain(
+    server: grpc.aio.Server, service: UnfaceService, admission: Admission, grace: float
+) -> None:
+    """Refuse new calls, end the streams, and wait for what is under way.
+
+    Calls that only listen, such as a health watch, would hold the server for the whole grace
+    time; they are cut off once no picture is under way.
+    """
+    stopping = asyncio.create_task(server.stop(grace))
+    service.streams.close()
+    idle = asyncio.create_task(admission.idle())
+    await asyncio.wait([stopping, idle], return_when=asyncio.FIRST_COMPLETED)
+    idle.cancel()
+    await asyncio.wait([stopping], timeout=LAST_WORDS_SECONDS)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def _grpc_options(config: ServerConfig) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", config.max_message_bytes + MESSAGE_HEADROOM),
+        ("grpc.max_send_message_length", config.max_message_bytes + MESSAGE_HEADROOM),
+        ("grpc.so_reuseport", 0),  # or a second server would share the port in silence
+        ("grpc.keepalive_time_ms", 60_000),  # finds clients that vanished without a word
+        ("grpc.keepalive_timeout_ms", 20_000),
+        # Clients may ping as often as every 10 s, also between calls.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+
+
+def _listen(server: grpc.aio.Server, config: ServerConfig) -> int:
+    """Bind the address and return the port."""
+    try:
+        port = server.add_insecure_port(config.address)
+    except RuntimeError as error:
+        raise CannotListen(_cannot_listen(config)) from error
+    if port == 0:
+        raise CannotListen(_cannot_listen(config))
+    return port
+
+
+def _cannot_listen(config: ServerConfig) -> str:
+    """Return why an address cannot be listened on, in the system's words."""
+    reason = "it cannot be bound"
+    try:
+        found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(found[0], found[1]) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(found[4])
+    except OSError as error:
+        reason = error.strerror or str(error)
+    return f"cannot listen on {config.address}: {reason}; choose another host or port"
+
+
+async def _add_health(server: grpc.aio.Server) -> Any:
+    """Add the standard health service, NOT_SERVING for now."""
+    service = cast(Any, health).aio.HealthServicer()  # the stubs lack it
+    await _set_health(service, NOT_SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(service, server)
+    return service
+
+
+async def _set_health(service: Any, status: int) -> None:
+    for name in (health.OVERALL_HEALTH, SERVICE):
+        await service.set(name, status)
+
+
+def _announce(config: ServerConfig, port: int) -> None:
+    threads = config.threads or cores()
+    print(
+        f"unface serving on {address(config.host, port)} "
+        f"({BACKEND} {config.precision}, {threads} thread{'s' if threads > 1 else ''})",
+        file=sys.stderr,
+        flush=True,
+    )
