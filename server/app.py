@@ -27,6 +27,7 @@ from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import PROFILES, DetectOptions
 from unface.server.admission import Admission
 from unface.server.config import ServerConfig, address
+from unface.server.memory import give_large_buffers_back
 from unface.server.messages import detect_options_to_message
 from unface.server.pipeline import DetectJob, Pipeline, Timed, timed
 from unface.server.scheduler import Scheduler
@@ -72,6 +73,7 @@ Opener = Callable[[ServerConfig], Detector]
 
 def run(config: ServerConfig, open_detector: Opener = open_cascade) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code; says on stderr why it cannot."""
+    give_large_buffers_back()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         asyncio.run(serve(config, open_detector))
@@ -199,26 +201,25 @@ def _grpc_options(config: ServerConfig) -> list[tuple[str, int]]:
 
 def _listen(server: grpc.aio.Server, config: ServerConfig) -> int:
     """Bind the address and return the port."""
+    _check_address(config)
     try:
-        port = server.add_insecure_port(config.address)
+        return server.add_insecure_port(config.address)
     except RuntimeError as error:
-        raise CannotListen(_cannot_listen(config)) from error
-    if port == 0:
-        raise CannotListen(_cannot_listen(config))
-    return port
+        raise CannotListen(f"cannot listen on {config.address}: {error}") from error
 
 
-def _cannot_listen(config: ServerConfig) -> str:
-    """Return why an address cannot be listened on, in the system's words."""
-    reason = "it cannot be bound"
+def _check_address(config: ServerConfig) -> None:
+    """Raise `CannotListen` in the system's words; gRPC's own are several lines."""
     try:
         found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(found[0], found[1]) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(found[4])
     except OSError as error:
-        reason = error.strerror or str(error)
-    return f"cannot listen on {config.address}: {reason}; choose another host or port"
+        raise CannotListen(
+            f"cannot listen on {config.address}: {error.strerror or error}; "
+            "choose another host or port"
+        ) from error
 
 
 async def _add_health(server: grpc.aio.Server) -> Any:

@@ -68,7 +68,9 @@ class Scheduler(Generic[Job, Result]):
                 )
             self._waiting.append(entry)
             self._changed.notify()
-        entry.future.add_done_callback(lambda future: self._forget(entry))
+        # By its future alone: a callback that holds the entry would make a cycle, and its picture
+        # would live until the next garbage collection.
+        entry.future.add_done_callback(self._forget)
         return entry.future
 
     async def run(self, job: Job, expires_at: float = float("inf")) -> Result:
@@ -96,10 +98,10 @@ class Scheduler(Generic[Job, Result]):
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _forget(self, entry: _Entry[Job, Result]) -> None:
-        with self._changed:
-            if entry in self._waiting:
-                self._waiting.remove(entry)
+    def _forget(self, future: Future[Result]) -> None:
+        if future.cancelled():
+            with self._changed:
+                self._waiting = deque(e for e in self._waiting if e.future is not future)
 
     def _next(self) -> _Entry[Job, Result] | None:
         with self._changed:
