@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from types import TracebackType
-from typing import overload
+from typing import cast, overload
 
 from unface.engines import open_networks
 from unface.mtcnn.cascade import Cascade
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
-from unface.mtcnn.options import profile_options
+from unface.mtcnn.options import DetectOptions, detect_options
 
 
 class Detector:
@@ -41,11 +40,7 @@ class Detector:
         thresholds: tuple[float, float, float] | None = None,
         precision: str = "fp32",
     ) -> None:
-        self.options = replace(profile_options(profile), min_face=min_face)
-        if scale_factor is not None:
-            self.options = replace(self.options, scale_factor=scale_factor)
-        if thresholds is not None:
-            self.options = replace(self.options, thresholds=thresholds)
+        self.options = detect_options(profile, min_face, scale_factor, thresholds)
         self._cascade = Cascade(open_networks(precision, threads))
         self._turn = threading.Lock()
 
@@ -60,17 +55,22 @@ class Detector:
         return self._cascade.networks.precision
 
     @overload
-    def detect(self, image: UInt8Array) -> Faces: ...
+    def detect(self, image: UInt8Array, options: DetectOptions | None = None) -> Faces: ...
     @overload
-    def detect(self, image: Sequence[UInt8Array]) -> list[Faces]: ...
-    def detect(self, image: UInt8Array | Sequence[UInt8Array]) -> Faces | list[Faces]:
+    def detect(
+        self, image: Sequence[UInt8Array], options: DetectOptions | None = None
+    ) -> list[Faces]: ...
+    def detect(
+        self, image: UInt8Array | Sequence[UInt8Array], options: DetectOptions | None = None
+    ) -> Faces | list[Faces]:
         """Find the faces of an image, RGB uint8 `[H, W, 3]`; a list of images gives a list.
 
-        Raises `InvalidImage` for an array of another kind: pixels are never guessed.
+        `options` replaces the detector's own for this call. Raises `InvalidImage` for an array of
+        another kind: pixels are never guessed.
         """
         if isinstance(image, (list, tuple)):
-            return [self._detect_one(one) for one in image]
-        return self._detect_one(image)  # type: ignore[arg-type]
+            return [self._detect_one(one, options) for one in image]
+        return self._detect_one(cast(UInt8Array, image), options)
 
     def close(self) -> None:
         """Free the engines."""
@@ -88,6 +88,6 @@ class Detector:
     ) -> None:
         self.close()
 
-    def _detect_one(self, image: UInt8Array) -> Faces:
+    def _detect_one(self, image: UInt8Array, options: DetectOptions | None) -> Faces:
         with self._turn:
-            return self._cascade.detect(image, self.options)
+            return self._cascade.detect(image, options or self.options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unface.errors import InvalidOption
 
@@ -48,3 +48,15 @@ def profile_options(profile: str) -> DetectOptions:
     if profile not in PROFILES:
         raise InvalidOption(f"profile is {profile!r}; there are {', '.join(sorted(PROFILES))}")
     return PROFILES[profile]
+
+
+def detect_options(
+    profile: str | None = None,
+    min_face: float | None = None,
+    scale_factor: float | None = None,
+    thresholds: tuple[float, float, float] | None = None,
+) -> DetectOptions:
+    """Return a profile's options ("accurate" if None) with those that are not None replaced."""
+    options = profile_options(profile or "accurate")
+    changes = {"min_face": min_face, "scale_factor": scale_factor, "thresholds": thresholds}
+    return replace(options, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[arg-type]

@@ -1,0 +1,177 @@
+"""`unface detect` and `unface anonymize` over many pictures: go on after a bad one, and say so."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from unface.arguments import DetectArguments
+from unface.errors import InvalidImage, InvalidOption, ServerError, UnfaceError
+from unface.folders import Found, check_target, find_pictures, output_path, write_whole
+from unface.mtcnn.faces import LANDMARK_NAMES, Faces
+
+if TYPE_CHECKING:
+    from unface.client import Client
+    from unface.local import Local
+
+MASK_AND_OUTPUT = (
+    *("method", "shape", "margin", "cells", "kernel", "color"),
+    *("format", "quality", "keep_exif"),
+)
+
+
+def detect_pictures(arguments: argparse.Namespace) -> int:
+    """Print the faces of every picture; returns the exit code."""
+    options = _said(arguments, DetectArguments.__annotations__)
+    pictures = list(find_pictures(arguments.paths))
+
+    def work(finder: Client | Local, found: Found) -> Faces:
+        return finder.detect(found.path, **options)
+
+    return _each(arguments, pictures, work)
+
+
+def anonymize_pictures(arguments: argparse.Namespace) -> int:
+    """Write every picture without its faces; returns the exit code."""
+    options = _said(arguments, (*DetectArguments.__annotations__, *MASK_AND_OUTPUT))
+    out: Path | None = arguments.out
+    if options.get("format") and out is None:
+        raise InvalidOption("--format needs -o: a picture overwritten in place keeps its format")
+    pictures = list(find_pictures(arguments.paths, skip=out))
+    single = len(arguments.paths) == 1 and not arguments.paths[0].is_dir()
+    if not single and out is not None and out.exists() and not out.is_dir():
+        raise InvalidOption(f"{out} is a file; several pictures need a folder")
+    written: dict[Path, Path] = {}
+
+    def work(finder: Client | Local, found: Found) -> Faces:
+        target = found.path
+        if out is not None:
+            target = output_path(found, out, single, options.get("format"))
+            if target in written:
+                raise InvalidImage(f"{target} is already the result of {written[target]}")
+        force, in_place = arguments.force, arguments.in_place
+        check_target(target, found.path, force=force, in_place=in_place)
+        result = finder.anonymize_with_faces(found.path, **options)
+        write_whole(result.image, target)
+        written[target] = found.path
+        return result.faces
+
+    return _each(arguments, pictures, work, verb="anonymized")
+
+
+def faces_to_json(image: str, faces: Faces) -> str:
+    """Return one picture's faces as a line of JSON, in pixels of the upright picture."""
+    record = {
+        "image": image,
+        "width": faces.width,
+        "height": faces.height,
+        "faces": [
+            {
+                "box": [round(edge, 2) for edge in face.box],
+                "score": round(face.score, 5),
+                "landmarks": {
+                    name: [round(float(x), 2), round(float(y), 2)]
+                    for name, (x, y) in zip(LANDMARK_NAMES, face.landmarks, strict=True)
+                },
+            }
+            for face in faces
+        ],
+        "backend": faces.backend,
+        "precision": faces.precision,
+    }
+    return json.dumps(record, ensure_ascii=False)
+
+
+def _each(
+    arguments: argparse.Namespace,
+    pictures: list[Found],
+    work: Callable[[Client | Local, Found], Faces],
+    verb: str = "searched",
+) -> int:
+    """Do `work` on every picture, report each and the whole; returns the exit code."""
+    faces_found, failed = 0, 0
+    with open_finder(arguments) as finder, _progress(len(pictures)) as progress:
+        for found in pictures:
+            try:
+                faces = work(finder, found)
+            except InvalidOption:
+                raise  # the same for every picture
+            except UnfaceError as error:
+                failed += 1
+                _report_failure(found, error, arguments.json)
+                if isinstance(error, ServerError):
+                    raise  # and so is this
+            else:
+                faces_found += len(faces)
+                _report(found, faces, arguments.json)
+            progress.update()
+    done = len(pictures) - failed
+    print(
+        f"{done} of {len(pictures)} picture{'s' if len(pictures) != 1 else ''} {verb}, "
+        f"{faces_found} face{'s' if faces_found != 1 else ''}"
+        + (f", {failed} FAILED" if failed else ""),
+        file=sys.stderr,
+    )
+    return 1 if failed or not pictures else 0
+
+
+@contextmanager
+def open_finder(arguments: argparse.Namespace) -> Iterator[Client | Local]:
+    """Open what does the work: a server's client, or the engines in this process."""
+    if arguments.server is not None:
+        if arguments.threads is not None or arguments.precision is not None:
+            raise InvalidOption(
+                "--threads and --precision are the server's to choose: `unface serve`"
+            )
+        from unface.client import Client
+
+        with Client(arguments.server, timeout=arguments.timeout) as client:
+            if arguments.wait is not None:
+                client.wait_until_serving(arguments.wait)
+            yield client
+        return
+    from unface.detector import Detector
+    from unface.local import Local
+
+    local = Local(Detector(threads=arguments.threads, precision=arguments.precision or "fp32"))
+    try:
+        yield local
+    finally:
+        local.close()
+
+
+def _said(arguments: argparse.Namespace, names: Any) -> dict[str, Any]:
+    """Return those of the options that were given on the command line."""
+    values = {name: getattr(arguments, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _progress(total: int) -> Any:
+    """Return a progress bar for several pictures, drawn only when a person watches."""
+    return tqdm(total=total, unit="picture", leave=False, disable=None if total > 1 else True)
+
+
+def _report(found: Found, faces: Faces, as_json: bool) -> None:
+    if as_json:
+        tqdm.write(faces_to_json(str(found.path), faces), file=sys.stdout)
+        return
+    count = f"{len(faces)} face{'s' if len(faces) != 1 else ''}"
+    lines = [f"{found.path}  {faces.width} x {faces.height}  {count}"]
+    for face in faces:
+        x1, y1, x2, y2 = (round(edge) for edge in face.box)
+        lines.append(f"  {x2 - x1} x {y2 - y1} at {x1}, {y1}  score {face.score:.3f}")
+    tqdm.write("\n".join(lines), file=sys.stdout)
+
+
+def _report_failure(found: Found, error: UnfaceError, as_json: bool) -> None:
+    if as_json:
+        record = {"image": str(found.path), "error": str(error)}
+        tqdm.write(json.dumps(record, ensure_ascii=False), file=sys.stdout)
+    tqdm.write(f"{found.path}: {error}", file=sys.stderr)

@@ -1,0 +1,161 @@
+"""The `unface` command: detect, anonymize, serve, info."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from unface.errors import InvalidOption, UnfaceError
+
+SUCCESS, SOME_FAILED, USAGE = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0 done, 1 something failed, 2 wrong usage."""
+    parsed = build_parser().parse_args(arguments)
+    try:
+        result: int = parsed.run(parsed)
+    except InvalidOption as error:
+        print(f"unface: {error}", file=sys.stderr)
+        return USAGE
+    except UnfaceError as error:
+        print(f"unface: {error}", file=sys.stderr)
+        return SOME_FAILED
+    except KeyboardInterrupt:
+        print("unface: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `unface detect ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOME_FAILED
+    return result
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="unface",
+        description="Find faces in pictures and remove them. Pictures never leave this machine.",
+    )
+    parser.add_argument("--version", action="version", version=f"unface {version('unface')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_detect(commands)
+    _add_anonymize(commands)
+    _add_serve(commands)
+    _add_info(commands)
+    return parser
+
+
+def _add_detect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("detect", help="list the faces in pictures")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="IMG", help="files or folders")
+    parser.add_argument("--json", action="store_true", help="one line of JSON for each picture")
+    _add_detect_options(parser)
+    _add_server_options(parser)
+    parser.set_defaults(run=_detect)
+
+
+def _add_anonymize(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("anonymize", help="write pictures without faces")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or folders")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("-o", "--out", type=Path, help="folder, or file when one file is given")
+    where.add_argument("--in-place", action="store_true", help="overwrite the pictures themselves")
+    parser.add_argument("--force", action="store_true", help="overwrite earlier results")
+    parser.add_argument("--json", action="store_true", help="one line of JSON for each picture")
+    mask = parser.add_argument_group("how faces are covered")
+    mask.add_argument(
+        "--method",
+        help="mosaic (default), solid; blur can be undone; box only draws a frame for review",
+    )
+    mask.add_argument("--shape", help="ellipse (default) or rectangle")
+    mask.add_argument("--margin", type=float, help="added on every side, part of the box (0.1)")
+    mask.add_argument("--cells", type=int, help="mosaic: cells along the longer side (5)")
+    mask.add_argument("--kernel", type=float, help="blur: kernel, part of the box (0.6)")
+    mask.add_argument("--color", type=_color, metavar="R,G,B", help="solid: colour (0,0,0)")
+    output = parser.add_argument_group("the pictures that come out")
+    output.add_argument("--format", help="jpeg, png or webp; default: as it came in")
+    output.add_argument("--quality", type=int, help="1-100 for JPEG and WebP (95)")
+    output.add_argument(
+        "--keep-exif", action="store_true", default=None, help="keep EXIF data, never its thumbnail"
+    )
+    _add_detect_options(parser)
+    _add_server_options(parser)
+    parser.set_defaults(run=_anonymize)
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from unface.server.config import add_arguments
+
+    parser = commands.add_parser("serve", help="serve gRPC calls until stopped")
+    add_arguments(parser)
+    parser.set_defaults(run=_serve)
+
+
+def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("info", help="print backend, engines, limits and versions")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    _add_server_options(parser)
+    parser.set_defaults(run=_info)
+
+
+def _add_detect_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which faces")
+    group.add_argument("--profile", help="accurate (default) or privacy: finds more, errs more")
+    group.add_argument("--min-face", type=float, metavar="PX", help="smallest face, pixels (20)")
+    group.add_argument("--scale-factor", type=float, metavar="F", help="pyramid step (0.709)")
+    group.add_argument(
+        "--thresholds",
+        type=_thresholds,
+        metavar="P,R,O",
+        help="of the three networks (0.6,0.7,0.7)",
+    )
+
+
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where it is done (default: in this process)")
+    group.add_argument("--server", metavar="HOST:PORT", help="let a server do it")
+    group.add_argument("--timeout", type=float, default=60.0, help="seconds for one call (60)")
+    group.add_argument("--wait", type=float, metavar="S", help="wait so long for the server")
+    group.add_argument("--threads", type=int, help="CPU threads, without a server")
+    group.add_argument("--precision", help="engines, without a server: fp32 (default) or int8")
+
+
+def _color(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _thresholds(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _detect(arguments: argparse.Namespace) -> int:
+    from unface.batch import detect_pictures
+
+    return detect_pictures(arguments)
+
+
+def _anonymize(arguments: argparse.Namespace) -> int:
+    from unface.batch import anonymize_pictures
+
+    return anonymize_pictures(arguments)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from unface.server.app import run
+    from unface.server.config import config_from_arguments
+
+    return run(config_from_arguments(arguments))
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from unface.info import print_info
+
+    return print_info(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

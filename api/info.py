@@ -1,0 +1,80 @@
+"""`unface info`: what does the work here, or at a server."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+LIBRARIES = ("ai-edge-litert", "numpy", "opencv-python-headless", "pillow", "grpcio", "protobuf")
+
+
+def print_info(arguments: argparse.Namespace) -> int:
+    """Print backend, engines, limits and versions; returns the exit code."""
+    facts = _server_facts(arguments) if arguments.server else _local_facts(arguments)
+    if arguments.json:
+        print(json.dumps(facts))
+        return 0
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            value = "\n".join(
+                f"{'' if i == 0 else ' ' * (width + 2)}{k}  {v}"
+                for i, (k, v) in enumerate(value.items())
+            )
+        print(f"{name:<{width}}  {value}")
+    return 0
+
+
+def _local_facts(arguments: argparse.Namespace) -> dict[str, Any]:
+    from unface.anonymize import FORMATS, Limits
+    from unface.detector import Detector
+    from unface.engines import prebuilt
+    from unface.engines.shelf import cores
+
+    detector = Detector(threads=arguments.threads, precision=arguments.precision or "fp32")
+    facts = {
+        "unface": version("unface"),
+        "backend": detector.backend,
+        "precision": detector.precision,
+        "threads": arguments.threads or cores(),
+        "engines": {e.file: e.sha256 for e in prebuilt()},
+        "formats": ", ".join(FORMATS),
+        "limits": _limits(Limits().max_bytes, Limits().max_pixels),
+        "python": platform.python_version(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+    }
+    detector.close()
+    return facts
+
+
+def _server_facts(arguments: argparse.Namespace) -> dict[str, Any]:
+    from unface.client import Client
+
+    with Client(arguments.server, timeout=arguments.timeout) as client:
+        if arguments.wait is not None:
+            client.wait_until_serving(arguments.wait)
+        info = client.info()
+    return {
+        "server": arguments.server,
+        "unface": info.version,
+        "backend": info.backend,
+        "precision": info.precision,
+        "threads": info.threads,
+        "engines": info.engines,
+        "formats": ", ".join(info.formats),
+        "limits": _limits(info.max_bytes, info.max_pixels),
+    }
+
+
+def _limits(max_bytes: int, max_pixels: int) -> str:
+    return f"{max_bytes / 2**20:g} MiB, {max_pixels / 1e6:g} megapixels a picture"
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"
