@@ -14,7 +14,7 @@ This module imports nothing and every room may import it. The gRPC codes hang on
 
 
 class UnfaceError(Exception):
-    """What unface refuses or fails to do; the message says what was wrong and what would be right."""
+    """What unface refuses or fails to do; the message says what was wrong and what is right."""
 
 
 class InvalidImage(UnfaceError, ValueError):
