@@ -1,0 +1,230 @@
+"""The `unface` command as a person types it: real processes, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from unface.anonymize import decode
+
+FACE = (177, 63, 264, 170)  # the astronaut's, in the photo that scikit-image ships
+
+
+def unface(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "unface.command", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "deep" / "er").mkdir(parents=True)
+    astronaut = Image.fromarray(data.astronaut())
+    astronaut.save(folder / "one.jpg", quality=98)
+    astronaut.save(folder / "deep" / "TWO.PNG")
+    astronaut.save(folder / "deep" / "er" / "three.webp")
+    Image.fromarray(data.coffee()).save(folder / "coffee.jpeg")
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+def face_is_gone(before: bytes, after: bytes) -> bool:
+    x1, y1, x2, y2 = FACE
+    a, b = decode(before).pixels[y1:y2, x1:x2], decode(after).pixels[y1:y2, x1:x2]
+    return a.shape == b.shape and bool(np.abs(a.astype(int) - b).mean() > 10)
+
+
+def test_detect_lists_each_face(photos: Path) -> None:
+    result = unface("detect", photos / "one.jpg")
+    assert result.returncode == 0
+    assert "512 x 512  1 face" in result.stdout
+
+
+def test_json_is_one_line_for_each_picture_with_the_documented_fields(photos: Path) -> None:
+    result = unface("detect", photos, "--json")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [Path(r["image"]).name for r in records] == [
+        "coffee.jpeg", "one.jpg", "TWO.PNG", "three.webp"
+    ]  # fmt: skip
+    record = records[1]
+    assert set(record) == {"image", "width", "height", "faces", "backend", "precision"}
+    assert (record["width"], record["height"]) == (512, 512)
+    assert (record["backend"], record["precision"]) == ("tflite", "fp32")
+    (face,) = record["faces"]
+    assert np.abs(np.array(face["box"]) - FACE).max() < 8
+    assert list(face["landmarks"]) == ["left_eye", "right_eye", "nose", "mouth_left", "mouth_right"]
+    assert face["landmarks"]["left_eye"][0] < face["landmarks"]["right_eye"][0]
+    assert 0.7 < face["score"] <= 1
+    assert records[0]["faces"] == []
+
+
+def test_anonymize_keeps_the_tree_and_covers_every_face(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = unface("anonymize", photos, "-o", out)
+    assert result.returncode == 0, result.stderr
+    assert "4 of 4 pictures anonymized, 3 faces" in result.stderr
+    written = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
+    assert written == ["coffee.jpeg", "deep/TWO.PNG", "deep/er/three.webp", "one.jpg"]
+    for name in ("one.jpg", "deep/TWO.PNG", "deep/er/three.webp"):
+        assert face_is_gone((photos / name).read_bytes(), (out / name).read_bytes())
+
+
+def test_a_single_file_may_be_given_its_own_output_name(photos: Path, tmp_path: Path) -> None:
+    result = unface("anonymize", photos / "one.jpg", "-o", tmp_path / "clean.jpg")
+    assert result.returncode == 0
+    assert face_is_gone((photos / "one.jpg").read_bytes(), (tmp_path / "clean.jpg").read_bytes())
+
+
+def test_a_bad_file_is_reported_and_the_rest_is_done(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.jpg").write_bytes((photos / "one.jpg").read_bytes()[:5000])
+    (photos / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
+    result = unface("anonymize", photos, "-o", tmp_path / "out")
+    assert result.returncode == 1
+    assert "broken.jpg" in result.stderr
+    assert "phone.heic" in result.stderr
+    assert "4 of 6 pictures anonymized, 3 faces, 2 FAILED" in result.stderr
+    assert not list((tmp_path / "out").rglob("*broken*"))
+    assert not list((tmp_path / "out").rglob("*heic*"))
+
+
+def test_a_bad_file_has_its_line_of_json_too(photos: Path) -> None:
+    (photos / "a.jpg").write_bytes(b"")
+    lines = unface("detect", photos / "a.jpg", "--json").stdout.splitlines()
+    assert "error" in json.loads(lines[0])
+    assert "faces" not in json.loads(lines[0])
+
+
+def test_the_input_is_never_overwritten_unless_told(photos: Path) -> None:
+    before = (photos / "one.jpg").read_bytes()
+    for out in (photos, photos / "one.jpg"):
+        result = unface("anonymize", photos / "one.jpg", "-o", out, "--force")
+        assert result.returncode == 1
+        assert "is the input itself" in result.stderr
+        assert (photos / "one.jpg").read_bytes() == before
+    os.link(photos / "one.jpg", photos / "linked.jpg")
+    assert unface(
+        "anonymize", photos / "one.jpg", "-o", photos / "linked.jpg", "--force"
+    ).returncode
+    assert (photos / "one.jpg").read_bytes() == before
+
+
+def test_in_place_overwrites_the_input_and_keeps_its_permissions(photos: Path) -> None:
+    before = (photos / "one.jpg").read_bytes()
+    (photos / "one.jpg").chmod(0o640)
+    assert unface("anonymize", photos / "one.jpg", "--in-place").returncode == 0
+    assert face_is_gone(before, (photos / "one.jpg").read_bytes())
+    assert stat.S_IMODE((photos / "one.jpg").stat().st_mode) == 0o640
+
+
+def test_an_earlier_result_is_kept_unless_forced(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "clean.jpg"
+    out.write_bytes(b"earlier")
+    refused = unface("anonymize", photos / "one.jpg", "-o", out)
+    assert refused.returncode == 1
+    assert "--force" in refused.stderr
+    assert out.read_bytes() == b"earlier"
+    assert unface("anonymize", photos / "one.jpg", "-o", out, "--force").returncode == 0
+    assert out.read_bytes() != b"earlier"
+
+
+def test_results_inside_the_input_folder_are_not_taken_as_input(photos: Path) -> None:
+    out = photos / "clean"
+    assert unface("anonymize", photos, "-o", out).returncode == 0
+    again = unface("anonymize", photos, "-o", out, "--force")
+    assert "4 of 4 pictures" in again.stderr
+
+
+def test_two_pictures_never_share_a_result(photos: Path, tmp_path: Path) -> None:
+    (photos / "one.png").write_bytes((photos / "deep" / "TWO.PNG").read_bytes())
+    result = unface("anonymize", photos, "-o", tmp_path / "out", "--format", "webp")
+    assert result.returncode == 1
+    assert "is already the result of" in result.stderr
+
+
+def test_nothing_is_left_behind_when_the_result_cannot_be_written(
+    photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    result = unface("anonymize", photos / "one.jpg", "-o", tmp_path / "file" / "x")
+    assert result.returncode == 1
+    assert "cannot be written" in result.stderr
+    full = Path("/dev/full")
+    if full.exists():
+        result = unface("anonymize", photos / "one.jpg", "-o", "/dev/full/x.jpg")
+        assert result.returncode == 1
+
+
+def test_format_and_quality_are_obeyed(photos: Path, tmp_path: Path) -> None:
+    result = unface(
+        "anonymize", photos / "one.jpg", "-o", tmp_path, "--format", "webp", "--quality", 20
+    )
+    assert result.returncode == 0, result.stderr
+    assert decode((tmp_path / "one.webp").read_bytes()).format == "webp"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "pixelate"], "mosaic"),
+        (["--margin", "9"], "0 to 2"),
+        (["--quality", "0"], "quality"),
+        (["--profile", "wild"], "accurate"),
+        (["--min-face", "3"], "12 pixels"),
+        (["--thresholds", "0.5,0.5"], "three numbers"),
+        (["--threads", "0"], "threads"),
+        (["--precision", "fp8"], "fp32"),
+        (["--server", "localhost:1", "--threads", "2"], "server's to choose"),
+    ],
+)
+def test_a_bad_option_says_what_is_accepted(
+    photos: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = unface("anonymize", photos / "one.jpg", "-o", tmp_path / "o.jpg", *arguments)
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "o.jpg").exists()
+
+
+def test_a_missing_path_is_wrong_usage(tmp_path: Path) -> None:
+    result = unface("detect", tmp_path / "absent.jpg")
+    assert result.returncode == 2
+    assert "does not exist" in result.stderr
+
+
+def test_a_folder_without_pictures_is_not_a_success(tmp_path: Path) -> None:
+    result = unface("detect", tmp_path)
+    assert result.returncode == 1
+    assert "0 of 0 pictures" in result.stderr
+
+
+def test_an_absent_server_is_said_and_how_to_start_one(photos: Path) -> None:
+    result = unface("detect", photos, "--server", "127.0.0.1:9", "--timeout", "2")
+    assert result.returncode == 1
+    assert "127.0.0.1:9" in result.stderr
+    assert "unface serve" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_info_names_backend_engines_and_versions() -> None:
+    facts = json.loads(unface("info", "--json").stdout)
+    assert facts["backend"] == "tflite"
+    assert facts["precision"] == "fp32"
+    assert len(facts["engines"]) == 6
+    assert facts["libraries"]["numpy"] == np.__version__
+
+
+def test_int8_engines_find_the_face_too(photos: Path) -> None:
+    result = unface("detect", photos / "one.jpg", "--precision", "int8", "--json")
+    record = json.loads(result.stdout)
+    assert record["precision"] == "int8"
+    assert len(record["faces"]) == 1

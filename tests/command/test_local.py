@@ -1,0 +1,90 @@
+"""`unface.anonymize` and `Local`: anonymization in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+import unface
+from unface.anonymize import decode
+from unface.errors import InvalidImage, InvalidOption, UnfaceError
+from unface.local import default
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "astronaut.png"
+    Image.fromarray(data.astronaut()).save(path)
+    return path
+
+
+def test_an_array_gives_an_array_with_the_face_covered() -> None:
+    image = data.astronaut()
+    before = image.copy()
+    covered = unface.anonymize(image)
+    assert (image == before).all()  # the input is never changed
+    changed = (covered != image).any(axis=2)
+    assert changed[100:130, 200:250].mean() > 0.9
+    assert not changed[300:].any()
+
+
+def test_a_file_gives_the_bytes_of_a_file(file: Path) -> None:
+    from_path = unface.anonymize(file)
+    from_text = unface.anonymize(str(file))
+    from_bytes = unface.anonymize(file.read_bytes())
+    assert from_path == from_text == from_bytes
+    picture = decode(from_path)
+    assert picture.format == "png"
+    assert (picture.pixels == unface.anonymize(data.astronaut())).all()
+
+
+def test_faces_come_with_the_picture_on_request(file: Path) -> None:
+    image, faces = default().anonymize_with_faces(file, format="jpeg", quality=80)
+    assert decode(image).format == "jpeg"
+    assert len(faces) == 1
+
+
+def test_a_picture_without_faces_comes_back_whole() -> None:
+    image = data.coffee()
+    assert (unface.anonymize(image) == image).all()
+
+
+@pytest.mark.parametrize("image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), None, b"", 7])
+def test_what_is_no_picture_is_an_error_and_never_an_answer(image: object) -> None:
+    with pytest.raises(InvalidImage):
+        unface.anonymize(image)  # type: ignore[call-overload]
+
+
+def test_file_options_with_an_array_are_refused() -> None:
+    with pytest.raises(InvalidOption, match="quality is for files"):
+        unface.anonymize(data.astronaut(), quality=90)
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises((TypeError, UnfaceError)):
+        unface.anonymize(data.astronaut(), methods="solid")  # type: ignore[call-overload]
+
+
+def test_the_room_and_the_function_share_a_name_in_peace() -> None:
+    import unface.anonymize.codec as codec
+    from unface.anonymize.masks import MaskOptions
+
+    assert callable(unface.anonymize)
+    assert codec.decode is decode
+    assert MaskOptions().method == "mosaic"
+
+
+def test_the_privacy_profile_finds_at_least_as_many() -> None:
+    image = data.astronaut()
+    accurate, privacy = unface.Detector(), unface.Detector(profile="privacy")
+    assert len(privacy.detect(image)) >= len(accurate.detect(image))
+
+
+def test_a_list_of_images_gives_a_list() -> None:
+    images = [data.astronaut(), data.coffee()]
+    found = unface.Detector().detect(images)
+    assert [len(faces) for faces in found] == [1, 0]
