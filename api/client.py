@@ -6,16 +6,25 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from unface.anonymize import Limits, decode, encode
 from unface.anonymize.limits import check_rgb_image
-from unface.errors import InvalidImage, InvalidOption, ServerError, UnfaceError
+from unface.arguments import (
+    AnonymizeArguments,
+    Anonymized,
+    DetectArguments,
+    File,
+    Image,
+    is_file,
+    read_file,
+    split_arguments,
+)
+from unface.errors import InvalidOption, ServerError, UnfaceError
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import DetectOptions
@@ -32,10 +41,6 @@ SERVICE = "unface.v1.Unface"
 RAW_LIMIT = Limits().max_bytes  # larger arrays travel as PNG, which loses nothing
 POLL_SECONDS = 0.05
 
-File = bytes | str | os.PathLike[str]  # a picture file: its bytes, or where it lies
-Image = UInt8Array | File  # an array is RGB uint8 [H, W, 3]
-AnyImage = TypeVar("AnyImage")
-
 _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # the server's limit is the one that counts
     ("grpc.max_send_message_length", -1),
@@ -44,41 +49,6 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.keepalive_time_ms", 60_000),  # finds a server that vanished under a stream
 )
-
-
-class DetectArguments(TypedDict, total=False):
-    """Which faces; see `unface.DetectOptions`. What is left out is the server's default."""
-
-    profile: str | None
-    min_face: float | None
-    scale_factor: float | None
-    thresholds: tuple[float, float, float] | None
-
-
-class AnonymizeArguments(DetectArguments, total=False):
-    """How faces are covered, see `unface.anonymize.MaskOptions`, and how the picture returns.
-
-    `format` is "jpeg", "png" or "webp" (default: as the file that was sent), `quality` 1-100 for
-    JPEG and WebP, `keep_exif` keeps EXIF data without its thumbnail. None of the three applies to
-    arrays.
-    """
-
-    method: str | None
-    shape: str | None
-    margin: float | None
-    cells: int | None
-    kernel: float | None
-    color: tuple[int, int, int] | None
-    format: str | None
-    quality: int | None
-    keep_exif: bool | None
-
-
-class Anonymized(NamedTuple, Generic[AnyImage]):
-    """A picture whose faces are covered, and those faces."""
-
-    image: AnyImage  # an array for an array, the bytes of a file for a file
-    faces: Faces
 
 
 @dataclass(frozen=True)
@@ -154,7 +124,7 @@ class Client:
     ) -> Anonymized[Any]:
         """Return the picture with its faces covered, and the faces."""
         request = _anonymize_request(image, options)
-        return _anonymized(self._call(self._stub.Anonymize, request), _is_file(image))
+        return _anonymized(self._call(self._stub.Anonymize, request), is_file(image))
 
     def detect_stream(
         self,
@@ -175,7 +145,7 @@ class Client:
             image = _image_message(frame)
             return pb.DetectRequest(image=image, detect_options=message, frame_id=number)
 
-        def answer(response: pb.DetectStreamResponse, frame: bool) -> Faces | UnfaceError:
+        def answer(response: pb.DetectStreamResponse, was_file: bool) -> Faces | UnfaceError:
             if response.HasField("error"):
                 return error_from_frame(response.error)
             return messages.faces_from_message(response.response)
@@ -190,7 +160,9 @@ class Client:
         **options: Unpack[AnonymizeArguments],
     ) -> Iterator[Anonymized[Any] | UnfaceError]:
         """Cover the faces of frame after frame over one call, by the rules of `detect_stream`."""
-        _anonymize_messages(options)  # a bad option is raised before anything is sent
+        detect, mask, output = split_arguments(options)
+        detect_options_message(**detect)  # what cannot be sent is raised before anything is
+        anonymize_options_message(**mask, **output)
 
         def request(frame: Image, number: int) -> pb.AnonymizeRequest:
             message = _anonymize_request(frame, options)
@@ -198,11 +170,11 @@ class Client:
             return message
 
         def answer(
-            response: pb.AnonymizeStreamResponse, is_file: bool
+            response: pb.AnonymizeStreamResponse, was_file: bool
         ) -> Anonymized[Any] | UnfaceError:
             if response.HasField("error"):
                 return error_from_frame(response.error)
-            return _anonymized(response.response, is_file)
+            return _anonymized(response.response, was_file)
 
         return self._stream(self._stub.AnonymizeStream, frames, request, answer, timeout)
 
@@ -283,22 +255,15 @@ class Client:
         timeout: float | None,
     ) -> Iterator[Any]:
         try:
-            yield from stream(rpc, frames, request, answer, _is_file, timeout)
+            yield from stream(rpc, frames, request, answer, is_file, timeout)
         except grpc.RpcError as error:
             raise error_from_rpc(error, self.target, timeout) from error
-
-
-def _is_file(image: Image) -> bool:
-    return isinstance(image, (bytes, bytearray, memoryview, str, os.PathLike))
 
 
 def _image_message(image: Image) -> pb.Image:
     """Return a picture as it travels; raises `InvalidImage` for what is none."""
     if isinstance(image, (str, os.PathLike)):
-        try:
-            return pb.Image(encoded=Path(image).read_bytes())
-        except OSError as error:
-            raise InvalidImage(f"{image} cannot be read: {error.strerror}") from error
+        return pb.Image(encoded=read_file(image))
     if isinstance(image, (bytes, bytearray, memoryview)):
         return pb.Image(encoded=bytes(image))
     check_rgb_image(image)
@@ -307,33 +272,28 @@ def _image_message(image: Image) -> pb.Image:
     return pb.Image(encoded=encode(image, "png"))
 
 
-def _anonymize_messages(
-    options: AnonymizeArguments,
-) -> tuple[pb.DetectOptions, pb.AnonymizeOptions]:
-    detect = {name: options.get(name) for name in DetectArguments.__annotations__}
-    others = {name: value for name, value in options.items() if name not in detect}
-    return (
-        detect_options_message(**cast(Any, detect)),
-        anonymize_options_message(**cast(Any, others)),
+def _anonymize_request(image: Image, options: AnonymizeArguments) -> pb.AnonymizeRequest:
+    detect, mask, output = split_arguments(options)
+    if is_file(image):
+        if output.get("format") == messages.RAW:
+            raise InvalidOption("format is 'raw'; a file comes back as jpeg, png or webp")
+    elif output:
+        names = " and ".join(output)
+        raise InvalidOption(f"{names} is for files; an array was given and one comes back")
+    message = _image_message(image)
+    if not is_file(image):
+        is_raw = message.WhichOneof("source") == "raw"
+        output = {"format": messages.RAW if is_raw else "png"}
+    return pb.AnonymizeRequest(
+        image=message,
+        detect_options=detect_options_message(**detect),
+        anonymize_options=anonymize_options_message(**mask, **output),
     )
 
 
-def _anonymize_request(image: Image, options: AnonymizeArguments) -> pb.AnonymizeRequest:
-    detect, anonymize = _anonymize_messages(options)
-    message = _image_message(image)
-    if not _is_file(image):
-        if anonymize.format or anonymize.HasField("quality") or anonymize.keep_exif:
-            raise InvalidOption("format, quality and keep_exif apply to files; an array was given")
-        is_raw = message.WhichOneof("source") == "raw"
-        anonymize.format = pb.OUTPUT_FORMAT_RAW if is_raw else pb.OUTPUT_FORMAT_PNG
-    elif anonymize.format == pb.OUTPUT_FORMAT_RAW:
-        raise InvalidOption("format is 'raw'; a file comes back as jpeg, png or webp")
-    return pb.AnonymizeRequest(image=message, detect_options=detect, anonymize_options=anonymize)
-
-
-def _anonymized(response: pb.AnonymizeResponse, is_file: bool) -> Anonymized[Any]:
+def _anonymized(response: pb.AnonymizeResponse, was_file: bool) -> Anonymized[Any]:
     faces = messages.faces_from_message(response)
-    if is_file:
+    if was_file:
         return Anonymized(response.image.encoded, faces)
     if response.image.WhichOneof("source") == "raw":
         return Anonymized(messages.pixels_from_message(response.image), faces)

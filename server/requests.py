@@ -74,8 +74,10 @@ def anonymize_options_message(
     if color is not None:
         if len(color) != 3:
             raise InvalidOption(f"color is {color!r}; red, green and blue from 0 to 255 are needed")
-        _fill(message.color, dict(zip(("red", "green", "blue"), color, strict=True)))
-        message.color.SetInParent()
+        try:
+            message.color.CopyFrom(pb.Color(red=color[0], green=color[1], blue=color[2]))
+        except (TypeError, ValueError) as error:
+            raise InvalidOption(f"color is {color!r}, which cannot be sent: {error}") from error
     return message
 
 
