@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar
 
 from unface.errors import InvalidImage
 from unface.mtcnn.faces import Faces
@@ -46,7 +47,8 @@ class AnonymizeArguments(DetectArguments, total=False):
 OUTPUT_ARGUMENTS = ("format", "quality", "keep_exif")
 
 
-class Anonymized(NamedTuple, Generic[AnyImage]):
+@dataclass(frozen=True)
+class Anonymized(Generic[AnyImage]):
     """A picture whose faces are covered, and those faces."""
 
     image: AnyImage  # an array for an array, the bytes of a file for a file

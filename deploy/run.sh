@@ -15,12 +15,13 @@ mkdir -p "$out"
 setsid "$bin/unface" serve --host 127.0.0.1 --port "$port" >"$out/server.log" 2>&1 </dev/null &
 echo $! >"$out/server.pid"
 
-if ! "$bin/unface" anonymize "$photo" -o "$out" --force --server "$target" --wait 20; then
+if ! "$bin/unface" info --server "$target" --wait 20 >/dev/null; then
     echo "the server's log, $out/server.log:" >&2
     cat "$out/server.log" >&2
     "$here/stop.sh" "$out" >/dev/null
     exit 1
 fi
+"$bin/unface" anonymize "$photo" -o "$out" --force --server "$target"
 cat <<END
 
 The picture without faces:  $out/$(basename "$photo")

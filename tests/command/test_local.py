@@ -43,9 +43,9 @@ def test_a_file_gives_the_bytes_of_a_file(file: Path) -> None:
 
 
 def test_faces_come_with_the_picture_on_request(file: Path) -> None:
-    image, faces = default().anonymize_with_faces(file, format="jpeg", quality=80)
-    assert decode(image).format == "jpeg"
-    assert len(faces) == 1
+    result = default().anonymize_with_faces(file, format="jpeg", quality=80)
+    assert decode(result.image).format == "jpeg"
+    assert len(result.faces) == 1
 
 
 def test_a_picture_without_faces_comes_back_whole() -> None:
