@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_every_message_field_and_call_is_documented() -> None:
     told_by_their_message = ("float x", "float y", "Point ", "DetectResponse response")
     told_by_their_message += ("AnonymizeResponse response", "FrameError error", "oneof ")
     lines = [line.strip() for line in PROTO.read_text().splitlines()]
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in pairwise(lines):
         if line.endswith((";", "{")) and not line.startswith(("//", "package ")):
             assert before.startswith("//") or line.startswith(told_by_their_message), line
 
