@@ -11,14 +11,16 @@ Everything loads when first used, so that `import unface` is quick.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, overload
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-# The room `unface.anonymize` is loaded first, so that the function below keeps the name: the
-# import system sets a package's attribute once, when the subpackage is first loaded.
-import unface.anonymize as _room  # noqa: F401
+import unface.anonymize as _room  # noqa: F401 - made callable below
 
 if TYPE_CHECKING:
+    from typing import overload
+
     from typing_extensions import Unpack
 
     from unface.arguments import AnonymizeArguments, File
@@ -27,6 +29,14 @@ if TYPE_CHECKING:
     from unface.mtcnn.faces import Face, Faces
     from unface.mtcnn.network import UInt8Array
     from unface.mtcnn.options import DetectOptions
+
+    @overload
+    def anonymize(image: UInt8Array, **options: Unpack[AnonymizeArguments]) -> UInt8Array: ...
+    @overload
+    def anonymize(image: File, **options: Unpack[AnonymizeArguments]) -> bytes: ...
+    def anonymize(image: Any, **options: Any) -> Any:
+        """See `_CallableRoom.__call__`."""
+
 
 _HOMES = {
     "Client": "unface.client",
@@ -39,30 +49,25 @@ _HOMES = {
 __all__ = ["Client", "DetectOptions", "Detector", "Face", "Faces", "anonymize"]
 
 
-@overload
-def anonymize(image: UInt8Array, **options: Unpack[AnonymizeArguments]) -> UInt8Array: ...
-@overload
-def anonymize(image: File, **options: Unpack[AnonymizeArguments]) -> bytes: ...
-def anonymize(
-    image: UInt8Array | File, **options: Unpack[AnonymizeArguments]
-) -> UInt8Array | bytes:
-    """Return the picture with its faces covered.
+class _CallableRoom(ModuleType):
+    """The package `unface.anonymize`, which is also the function of that name."""
 
-    An array, RGB uint8 `[H, W, 3]`, gives an array; the bytes or the path of a JPEG, PNG or WebP
-    file give the bytes of a file of the same format, upright and without metadata. For the options
-    see `unface.arguments.AnonymizeArguments`; the default, a mosaic of a few cells, cannot be
-    undone.
+    def __call__(self, image: Any, **options: Any) -> Any:
+        """Return the picture with its faces covered.
 
-    Raises `InvalidImage` and `InvalidOption`; after an error no pixels are returned.
-    """
-    from unface.local import default
+        An array, RGB uint8 `[H, W, 3]`, gives an array; the bytes or the path of a JPEG, PNG or
+        WebP file give the bytes of a file of the same format, upright and without metadata. For
+        the options see `unface.arguments.AnonymizeArguments`; the default, a mosaic of a few
+        cells, cannot be undone.
 
-    return default().anonymize(image, **options)
+        Raises `InvalidImage` and `InvalidOption`; after an error no pixels are returned.
+        """
+        from unface.local import default
+
+        return default().anonymize(image, **options)
 
 
-# `import unface.anonymize.codec as codec` looks the last part up under the name of what it finds
-# here, which is this function.
-anonymize.__name__ = "unface.anonymize"
+sys.modules["unface.anonymize"].__class__ = _CallableRoom
 
 
 def __getattr__(name: str) -> object:

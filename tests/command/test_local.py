@@ -74,6 +74,7 @@ def test_the_room_and_the_function_share_a_name_in_peace() -> None:
     from unface.anonymize.masks import MaskOptions
 
     assert callable(unface.anonymize)
+    assert unface.anonymize.decode is decode  # type: ignore[attr-defined]
     assert codec.decode is decode
     assert MaskOptions().method == "mosaic"
 
