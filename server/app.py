@@ -75,6 +75,7 @@ def run(config: ServerConfig, open_detector: Opener = open_cascade) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code; says on stderr why it cannot."""
     give_large_buffers_back()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_logging)
     try:
         asyncio.run(serve(config, open_detector))
     except UnfaceError as error:
@@ -160,6 +161,11 @@ def _detector_thread(
     finally:
         if scheduler.close(finish_queued=False, timeout=LAST_WORDS_SECONDS):
             detector.close()
+
+
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Leave out gRPC's tracebacks about clients that left just as their answer was ready."""
+    return "ExecuteBatchError raised in core" not in record.getMessage()
 
 
 async def _drain(

@@ -38,16 +38,16 @@ def error_from_rpc(error: grpc.RpcError, target: str, timeout: float | None) -> 
         return KINDS[reason](details)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return ImageTooLarge(f"the picture is larger than the server at {target} takes: {details}")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:  # noticed here or by the server
+        return ServerError(
+            f"the server at {target} gave no answer within {timeout} s; raise timeout, or see "
+            "whether `unface serve` still runs"
+        )
     if reason is not None:
         return ServerError(f"the server at {target}: {details}")
     if code is grpc.StatusCode.UNAVAILABLE:
         return ServerError(
             f"no server answers at {target} ({details}); start one with `unface serve`"
-        )
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return ServerError(
-            f"the server at {target} gave no answer within {timeout} s; raise timeout, or see "
-            "whether `unface serve` still runs"
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return ServerError(f"what listens at {target} is no unface server, or an older one")

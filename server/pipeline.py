@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
 from unface.anonymize import Limits, MaskOptions, Picture, apply_masks, encode
@@ -33,7 +34,8 @@ class DetectJob(NamedTuple):
     options: DetectOptions
 
 
-class Timed(NamedTuple, Generic[Value]):
+@dataclass(frozen=True)
+class Timed(Generic[Value]):
     """A value and how long it took to compute."""
 
     value: Value

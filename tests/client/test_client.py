@@ -86,7 +86,8 @@ def test_an_array_comes_back_as_an_array_without_its_face(
     client: unface.Client, astronaut: Image
 ) -> None:
     before = astronaut.copy()
-    clean, faces = client.anonymize_with_faces(astronaut)
+    result = client.anonymize_with_faces(astronaut)
+    clean, faces = result.image, result.faces
     assert np.array_equal(astronaut, before)
     assert clean.shape == astronaut.shape
     assert clean.dtype == np.uint8

@@ -16,7 +16,7 @@ def server() -> Iterator[ServerProcess]:
     with serving() as running:
         yield running
         assert running.terminate() == 0
-        assert "Traceback" not in running.log
+        assert "Traceback" not in running.log, running.log
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_what_cannot_be_served_is_said_and_the_exit_code_is_not_zero(
     with started("-m", "unface.server", "--port", "0", *flags) as running:
         assert running.wait() == code
         assert message in running.lines[-1]
-        assert "Traceback" not in running.log
+        assert "Traceback" not in running.log, running.log
 
 
 def test_a_missing_engine_is_said_and_nothing_is_served(tmp_path: Path) -> None:

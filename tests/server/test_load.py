@@ -102,7 +102,7 @@ def test_many_callers_who_cancel_leave_the_server_as_it_was(astronaut: Image) ->
             call.cancel()
         assert list(stub.Detect(picture, timeout=20).faces) == expected
         assert running.terminate() == 0
-        assert "Traceback" not in running.log
+        assert "Traceback" not in running.log, running.log
 
 
 @pytest.mark.slow

@@ -155,7 +155,7 @@ os._exit(9)
             assert _answered_soon(stub, frame(small))
         assert len(stub.Detect(frame(small), timeout=10).faces) == 0
         assert running.terminate() == 0
-        assert "Traceback" not in running.log
+        assert "Traceback" not in running.log, running.log
 
 
 def _answered_soon(stub: UnfaceStub, request: pb.DetectRequest) -> bool:
