@@ -177,8 +177,8 @@ def faces_from_message(message: pb.DetectResponse | pb.AnonymizeResponse) -> Fac
 
 def pixels_from_message(image: pb.Image) -> UInt8Array:
     """Return the pixels of a raw image, uint8 `[H, W, 3]`, writable."""
-    pixels = np.frombuffer(image.raw.rgb, np.uint8)
-    return pixels.reshape(image.raw.height, image.raw.width, 3).copy()
+    shape = (image.raw.height, image.raw.width, 3)
+    return np.array(np.frombuffer(image.raw.rgb, np.uint8).reshape(shape))
 
 
 def number_of(names: dict[Any, str], name: str, field: str) -> Any:
