@@ -142,8 +142,9 @@ class Client:
         message = detect_options_message(**options)
 
         def request(frame: Image, number: int) -> pb.DetectRequest:
-            image = _image_message(frame)
-            return pb.DetectRequest(image=image, detect_options=message, frame_id=number)
+            sent = pb.DetectRequest(detect_options=message, frame_id=number)
+            _put_image(sent.image, frame)
+            return sent
 
         def answer(response: pb.DetectStreamResponse, was_file: bool) -> Faces | UnfaceError:
             if response.HasField("error"):
@@ -237,7 +238,8 @@ class Client:
         self.close()
 
     def _detect_one(self, image: Image, options: pb.DetectOptions) -> Faces:
-        request = pb.DetectRequest(image=_image_message(image), detect_options=options)
+        request = pb.DetectRequest(detect_options=options)
+        _put_image(request.image, image)
         return messages.faces_from_message(self._call(self._stub.Detect, request))
 
     def _call(self, rpc: Any, request: Any) -> Any:
@@ -260,16 +262,18 @@ class Client:
             raise error_from_rpc(error, self.target, timeout) from error
 
 
-def _image_message(image: Image) -> pb.Image:
-    """Return a picture as it travels; raises `InvalidImage` for what is none."""
+def _put_image(message: pb.Image, image: Image) -> None:
+    """Put a picture into a message as it travels; raises `InvalidImage` for what is none."""
     if isinstance(image, (str, os.PathLike)):
-        return pb.Image(encoded=read_file(image))
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        return pb.Image(encoded=bytes(image))
-    check_rgb_image(image)
-    if image.nbytes <= RAW_LIMIT:
-        return messages.raw_image_message(image)
-    return pb.Image(encoded=encode(image, "png"))
+        message.encoded = read_file(image)
+    elif isinstance(image, (bytes, bytearray, memoryview)):
+        message.encoded = bytes(image)
+    else:
+        check_rgb_image(image)
+        if image.nbytes <= RAW_LIMIT:
+            messages.put_pixels(message, image)
+        else:
+            message.encoded = encode(image, "png")
 
 
 def _anonymize_request(image: Image, options: AnonymizeArguments) -> pb.AnonymizeRequest:
@@ -280,15 +284,13 @@ def _anonymize_request(image: Image, options: AnonymizeArguments) -> pb.Anonymiz
     elif output:
         names = " and ".join(output)
         raise InvalidOption(f"{names} is for files; an array was given and one comes back")
-    message = _image_message(image)
+    request = pb.AnonymizeRequest(detect_options=detect_options_message(**detect))
+    _put_image(request.image, image)
     if not is_file(image):
-        is_raw = message.WhichOneof("source") == "raw"
+        is_raw = request.image.WhichOneof("source") == "raw"
         output = {"format": messages.RAW if is_raw else "png"}
-    return pb.AnonymizeRequest(
-        image=message,
-        detect_options=detect_options_message(**detect),
-        anonymize_options=anonymize_options_message(**mask, **output),
-    )
+    request.anonymize_options.CopyFrom(anonymize_options_message(**mask, **output))
+    return request
 
 
 def _anonymized(response: pb.AnonymizeResponse, was_file: bool) -> Anonymized[Any]:

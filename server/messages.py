@@ -146,8 +146,19 @@ def detect_options_to_message(options: DetectOptions) -> pb.DetectOptions:
 
 def raw_image_message(pixels: UInt8Array) -> pb.Image:
     """Return uint8 `[H, W, 3]` RGB pixels as a raw image."""
-    height, width = pixels.shape[:2]
-    return pb.Image(raw=pb.RawImage(width=width, height=height, rgb=pixels.tobytes()))
+    image = pb.Image()
+    put_pixels(image, pixels)
+    return image
+
+
+def put_pixels(image: pb.Image, pixels: UInt8Array) -> None:
+    """Make an image a raw one of uint8 `[H, W, 3]` RGB pixels.
+
+    In place: protobuf copies a message that is given to another's constructor, and holds the
+    interpreter's lock meanwhile.
+    """
+    image.raw.height, image.raw.width = pixels.shape[:2]
+    image.raw.rgb = pixels.tobytes()
 
 
 # For the client -------------------------------------------------------------------------------

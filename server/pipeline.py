@@ -129,8 +129,13 @@ def _masked(picture: Picture, faces: Faces, options: MaskOptions) -> Picture:
 
 def _encoded(picture: Picture, output: OutputOptions, max_bytes: int) -> pb.AnonymizeResponse:
     format = output.format or ("png" if picture.format == RAW else picture.format)
+    answer = pb.AnonymizeResponse(
+        format=messages.number_of(messages.OUTPUT_FORMATS, format, "format")
+    )
     if format == RAW:
-        image, size = messages.raw_image_message(picture.pixels), picture.pixels.nbytes
+        size = picture.pixels.nbytes
+        if size <= max_bytes:
+            messages.put_pixels(answer.image, picture.pixels)
     else:
         data = encode(
             picture.pixels,
@@ -139,15 +144,14 @@ def _encoded(picture: Picture, output: OutputOptions, max_bytes: int) -> pb.Anon
             icc_profile=picture.icc_profile,
             exif=picture.exif,
         )
-        image, size = pb.Image(encoded=data), len(data)
+        size = len(data)
+        answer.image.encoded = data
     if size > max_bytes:
         raise ImageTooLarge(
             f"the anonymized image has {size} bytes as {format}; an answer holds {max_bytes}, "
             "ask for JPEG, for WebP or for a lower quality"
         )
-    return pb.AnonymizeResponse(
-        image=image, format=messages.number_of(messages.OUTPUT_FORMATS, format, "format")
-    )
+    return answer
 
 
 def _timings(begin: float, **steps: float) -> pb.Timings:
