@@ -47,7 +47,7 @@ def prebuilt() -> tuple[Engine, ...]:
             Engine(e["network"], e["precision"], e["file"], e["sha256"])
             for e in manifest["engines"]
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise EngineError("the manifest of the engines cannot be read: reinstall unface") from error
 
 

@@ -13,7 +13,7 @@ from unface.mtcnn import boxes as bx
 from unface.mtcnn.boxes import BoxArray, FloatArray
 from unface.mtcnn.crops import crop_squares
 from unface.mtcnn.faces import Faces
-from unface.mtcnn.network import Network, Networks, UInt8Array
+from unface.mtcnn.network import Network, Networks, UInt8Array, run
 from unface.mtcnn.options import DetectOptions
 from unface.mtcnn.proposals import logit_from_probability, propose
 from unface.mtcnn.pyramid import Mipmap, pyramid_levels
@@ -113,7 +113,7 @@ def _judge(
     step = min(CROPS_AT_ONCE, network.max_batch)
     for begin in range(0, len(squares), step):
         batch = squares[begin : begin + step]
-        answer = network(crop_squares(mipmap, batch, size))
+        answer = run(network, crop_squares(mipmap, batch, size))
         above = np.flatnonzero(answer["logit"] > least)
         passed.append(batch[above])
         outputs.append({name: values[above] for name, values in answer.items()})

@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from unface.errors import EngineError
+
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 
@@ -36,6 +38,21 @@ class Network(Protocol):
     def close(self) -> None:
         """Free what the network holds; calling it afterwards is an error."""
         ...
+
+
+def run(network: Network, images: UInt8Array) -> dict[str, FloatArray]:
+    """Run a network and return its outputs.
+
+    Raises `EngineError` when one of them is no number: NaN is above no threshold, and a failing
+    device would look like a picture without faces.
+    """
+    outputs = network(images)
+    for name, values in outputs.items():
+        if not np.isfinite(values).all():
+            raise EngineError(
+                f"a network gave {name} values that are no numbers; restart, or repair"
+            )
+    return outputs
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from unface.mtcnn.canvas import (
     owners,
     plan_pages,
 )
-from unface.mtcnn.network import Network
+from unface.mtcnn.network import Network, run
 from unface.mtcnn.pyramid import P_NET_SIZE, Level, Mipmap
 
 SAME_LEVEL_RADIUS = 1  # cells further apart overlap by half or less: 12 x 12 boxes, stride 2
@@ -65,7 +65,7 @@ def scan(mipmap: Mipmap, levels: tuple[Level, ...], pnet: Network, threshold: fl
     found = []
     for tiles in plan_pages(levels):
         fill_page(page[0], tiles, pixels)
-        found.append(_hits(pnet(page), tiles, least))
+        found.append(_hits(run(pnet, page), tiles, least))
     return _in_order(found)
 
 

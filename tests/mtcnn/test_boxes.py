@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from unface.mtcnn import boxes as bx
+
+
+def slow_nms(
+    boxes: NDArray[np.float64], scores: NDArray[np.float32], threshold: float, overlap: str
+) -> list[int]:
+    """Greedy suppression as the paper's code says it, one box at a time."""
+    order = sorted(range(len(boxes)), key=lambda k: -scores[k])
+    kept: list[int] = []
+    for k in order:
+        for j in kept:
+            w = min(boxes[k, 2], boxes[j, 2]) - max(boxes[k, 0], boxes[j, 0])
+            h = min(boxes[k, 3], boxes[j, 3]) - max(boxes[k, 1], boxes[j, 1])
+            shared = max(w, 0) * max(h, 0)
+            areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (boxes[k], boxes[j])]
+            whole = min(areas) if overlap == "min" else sum(areas) - shared
+            if whole > 0 and shared / whole > threshold:
+                break
+        else:
+            kept.append(k)
+    return kept
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    count = draw(st.integers(0, 60))
+    corners = draw(hnp.arrays(np.float64, (count, 2), elements=st.integers(-20, 60)))
+    sizes = draw(hnp.arrays(np.float64, (count, 2), elements=st.integers(0, 40)))
+    scores = draw(hnp.arrays(np.float32, count, elements=st.integers(0, 8)))  # many ties
+    return np.concatenate([corners, corners + sizes], axis=1), scores
+
+
+@given(crowds(), st.sampled_from([0.3, 0.5, 0.7]), st.sampled_from(["union", "min"]))
+@settings(max_examples=300, deadline=None)
+def test_nms_is_exactly_the_greedy_one(
+    crowd: tuple[NDArray[np.float64], NDArray[np.float32]], threshold: float, overlap: bx.Overlap
+) -> None:
+    boxes, scores = crowd
+    assert bx.nms(boxes, scores, threshold, overlap).tolist() == slow_nms(
+        boxes, scores, threshold, overlap
+    )
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_nms_does_not_depend_on_how_much_is_done_at_once(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    rng = np.random.default_rng(3)
+    corners = rng.uniform(0, 300, (400, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(5, 60, (400, 2))], axis=1)
+    scores = rng.random(400).astype(np.float32)
+    expected = bx.nms(boxes, scores, 0.5, "union")
+    monkeypatch.setattr(bx, "PAIRS_AT_ONCE", at_once)
+    assert bx.nms(boxes, scores, 0.5, "union").tolist() == expected.tolist()
+
+
+def test_nms_counts_beyond_16_bits() -> None:
+    count = 40_000  # facenet-pytorch indexes with int16
+    x = np.arange(count, dtype=np.float64) * 20
+    boxes = np.stack([x, 0 * x, x + 10, 0 * x + 10], axis=1)
+    scores = np.linspace(0, 1, count, dtype=np.float32)
+    assert bx.nms(boxes, scores, 0.5, "union").tolist() == list(range(count))[::-1]
+
+
+def test_min_overlap_drops_a_small_box_within_a_large_one_and_union_keeps_it() -> None:
+    boxes = np.array([[0, 0, 100, 100], [40, 40, 60, 60]], np.float64)
+    scores = np.array([0.9, 0.8], np.float32)
+    assert bx.nms(boxes, scores, 0.7, "min").tolist() == [0]
+    assert bx.nms(boxes, scores, 0.7, "union").tolist() == [0, 1]
+
+
+def test_nothing_in_nothing_out() -> None:
+    assert bx.nms(np.empty((0, 4)), np.empty(0, np.float32), 0.5, "union").tolist() == []
+
+
+def test_a_chain_of_overlaps_keeps_every_second_box() -> None:
+    x = np.arange(200, dtype=np.float64) * 4
+    boxes = np.stack([x, 0 * x, x + 10, 0 * x + 10], axis=1)
+    scores = np.linspace(1, 0, 200, dtype=np.float32)
+    assert bx.nms(boxes, scores, 0.4, "union").tolist() == list(range(0, 200, 2))
+
+
+def test_regression_moves_edges_by_fractions_of_the_size() -> None:
+    box = np.array([[10.0, 20.0, 30.0, 60.0]])
+    moved = bx.regress(box, np.array([[0.1, -0.1, 0.2, 0.5]], np.float32))
+    np.testing.assert_allclose(moved, [[12, 16, 34, 80]], rtol=1e-6)
+
+
+@given(
+    hnp.arrays(np.float64, (5, 2), elements=st.floats(-100, 100)),
+    hnp.arrays(np.float64, (5, 2), elements=st.floats(0, 100)),
+)
+def test_squares_keep_the_centre_and_take_the_longer_side(
+    corners: NDArray[np.float64], sizes: NDArray[np.float64]
+) -> None:
+    boxes = np.concatenate([corners, corners + sizes], axis=1)
+    squares = bx.to_squares(boxes)
+    again = bx.boxes_from_squares(squares)
+    np.testing.assert_allclose(squares[:, 2], (boxes[:, 2:] - boxes[:, :2]).max(axis=1), atol=1e-9)
+    np.testing.assert_allclose(again[:, :2] + again[:, 2:], boxes[:, :2] + boxes[:, 2:], atol=1e-9)
+
+
+def test_clipping_cuts_at_the_last_row_and_column() -> None:
+    boxes = np.array([[-5.0, -5.0, 200.0, 300.0], [150.0, 10.0, 180.0, 20.0]])
+    assert bx.clip(boxes, 100, 50).tolist() == [[0, 0, 100, 50], [100, 10, 100, 20]]

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scenes import astronaut
+
+from unface.mtcnn.crops import WINDOW, crop_squares
+from unface.mtcnn.pyramid import Mipmap
+
+
+def slow_crop(image: NDArray[np.uint8], square: list[float], size: int) -> NDArray[np.float64]:
+    """Sample 2 x 2 points of each output pixel with bilinear weights, black beyond the image."""
+    x1, y1, side = square
+    times = int(max(0, np.floor(np.log2(side / size))))
+    level = Mipmap(image).halved(times).astype(np.float64)
+    height, width = level.shape[:2]
+    scale_x, scale_y = width / image.shape[1], height / image.shape[0]
+    fine = np.zeros((size * 2, size * 2, 3))
+    for row in range(size * 2):
+        for column in range(size * 2):
+            u = (x1 + (column + 0.5) / (size * 2) * side) * scale_x - 0.5
+            v = (y1 + (row + 0.5) / (size * 2) * side) * scale_y - 0.5
+            left, top = int(np.floor(u)), int(np.floor(v))
+            for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                y, x = top + i, left + j
+                if 0 <= y < height and 0 <= x < width:
+                    weight = (1 - abs(v - y)) * (1 - abs(u - x))
+                    fine[row, column] += weight * level[y, x]
+    return fine.reshape(size, 2, size, 2, 3).mean(axis=(1, 3))
+
+
+SQUARES = [
+    [100.3, 50.7, 24.0], [10.0, 10.0, 17.5], [180.2, 60.1, 110.9], [-20.5, -8.2, 60.0],
+    [470.0, 480.0, 90.0], [0.0, 0.0, 512.0], [-300.0, 100.0, 700.0],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("square", SQUARES)
+def test_crops_are_the_mean_of_bilinear_samples(square: list[float]) -> None:
+    crop = crop_squares(Mipmap(astronaut()), np.array([square]), 24)[0]
+    # cv2 rounds sample positions to 1/32 pixel.
+    assert np.abs(crop - slow_crop(astronaut(), square, 24)).max() < 6
+    assert np.abs(crop - slow_crop(astronaut(), square, 24)).mean() < 0.6
+
+
+def test_what_lies_beyond_the_image_is_black() -> None:
+    image = np.full((40, 40, 3), 200, np.uint8)
+    crop = crop_squares(Mipmap(image), np.array([[-24.0, 0.0, 48.0]]), 24)[0]
+    assert (crop[:, :11] == 0).all()
+    assert (crop[1:19, 13:] == 200).all()
+    assert not crop_squares(Mipmap(image), np.array([[500.0, 500.0, 30.0]]), 24).any()
+
+
+def test_crops_do_not_depend_on_their_neighbours() -> None:
+    mipmap = Mipmap(astronaut())
+    rng = np.random.default_rng(1)
+    squares = np.concatenate(
+        [rng.uniform(-40, 500, (700, 2)), rng.uniform(5, 300, (700, 1))], axis=1
+    )
+    together = crop_squares(mipmap, squares, 48)
+    for k in (0, 255, 256, 511, 699):
+        assert (together[k] == crop_squares(mipmap, squares[k : k + 1], 48)[0]).all()
+
+
+def test_no_squares_give_no_crops() -> None:
+    assert crop_squares(Mipmap(astronaut()), np.empty((0, 3)), 24).shape == (0, 24, 24, 3)
+
+
+def test_images_wider_than_opencv_can_sample_are_cropped_alike() -> None:
+    tile = astronaut()[:64]
+    wide = np.ascontiguousarray(np.tile(tile, (1, 80, 1)))  # 40960 pixels
+    at = [512.0 * k + 200.0 for k in range(80)]
+    squares = np.array([[x, 10.0, 40.0] for x in at])
+    crops = crop_squares(Mipmap(wide), squares, 24)
+    # Positions are rounded to 1/32 pixel, so that far from the left some fall to the other side.
+    assert np.abs(crops.astype(int) - crops[0]).mean() < 0.5
+    edges = np.array([[WINDOW - 20.0, 5.0, 40.0]])
+    near = np.ascontiguousarray(wide[:, WINDOW - 600 : WINDOW + 600])
+    moved = edges[:1] - [WINDOW - 600, 0, 0]
+    here = crop_squares(Mipmap(near), moved, 24).astype(int)
+    assert np.abs(crop_squares(Mipmap(wide), edges[:1], 24) - here).mean() < 0.5

@@ -1,0 +1,124 @@
+"""Imports flow one way: a room uses only the rooms that the architecture lets it use."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = {
+    "v1": "proto/unface/v1",
+    "mtcnn": "mtcnn",
+    "anonymize": "anonymize",
+    "engines": "engines",
+    "calibration": "calibration",
+    "server": "server",
+    "api": "api",
+}
+MAY_USE: dict[str, set[str]] = {
+    "v1": set(),
+    "mtcnn": set(),
+    "anonymize": set(),
+    "engines": {"mtcnn"},
+    "calibration": {"mtcnn", "engines"},
+    "server": {"v1", "mtcnn", "anonymize", "engines", "calibration"},
+    "api": {"v1", "mtcnn", "anonymize", "engines", "calibration", "server"},
+}
+LIBRARIES: dict[str, set[str]] = {
+    "v1": {"google", "grpc"},
+    "mtcnn": {"numpy", "cv2"},
+    "anonymize": {"numpy", "cv2", "PIL"},
+    "engines": {"numpy", "ai_edge_litert", "torch", "litert_torch", "safetensors"},
+    "calibration": {"numpy", "cv2", "ai_edge_quantizer"},
+    "server": {"numpy", "grpc", "grpc_health", "grpc_reflection", "google", "typing_extensions"},
+    "api": {"numpy", "grpc", "grpc_health", "tqdm", "typing_extensions"},
+}
+TORCH_FILES = {"mtcnn/networks.py": {"torch", "safetensors"}}
+EVERYBODY = {"errors"}  # `unface.errors` imports nothing
+
+
+def imported(source: str) -> list[str]:
+    """Return the full names of all modules that a source file imports."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            module = node.module or ""
+            names += [f"{module}.{a.name}" for a in node.names] if module == "unface" else [module]
+    return names
+
+
+def violations(room: str, file: str, source: str) -> list[str]:
+    """Return the imports of a file that its room may not make."""
+    allowed = LIBRARIES[room] | TORCH_FILES.get(file, set())
+    wrong = []
+    for name in imported(source):
+        top, *rest = name.split(".")
+        if top == "unface":
+            part = rest[0] if rest and rest[0] in ROOMS else "api"
+            own = part == room or part in MAY_USE[room]
+            if not own and not (rest and rest[0] in EVERYBODY):
+                wrong.append(f"{file}: {name}")
+        elif top not in allowed and top not in sys.stdlib_module_names:
+            wrong.append(f"{file}: {name}")
+    return wrong
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_it_may(room: str) -> None:
+    files = sorted((ROOT / ROOMS[room]).rglob("*.py"))
+    assert files
+    wrong = []
+    for path in files:
+        file = str(path.relative_to(ROOT))
+        wrong += violations(room, file, path.read_text())
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("mtcnn", "from unface.engines import open_networks"),
+        ("mtcnn", "import torch"),
+        ("anonymize", "from unface.mtcnn.faces import Faces"),
+        ("engines", "import unface.server.app"),
+        ("server", "from unface.detector import Detector"),
+        ("server", "import unface"),
+        ("calibration", "from PIL import Image"),
+        ("engines", "def f():\n    import grpc"),
+    ],
+)
+def test_a_wrong_import_would_be_seen(room: str, source: str) -> None:
+    assert violations(room, "planted.py", source)
+
+
+def test_errors_import_nothing() -> None:
+    assert imported((ROOT / "api" / "errors.py").read_text()) == []
+
+
+def run(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_import_unface_loads_no_library() -> None:
+    heavy = ("numpy", "cv2", "PIL", "grpc", "torch", "ai_edge_litert")
+    code = f"import sys, unface; print([m for m in {heavy} if m in sys.modules])"
+    assert run(code).strip() == "[]"
+
+
+def test_detection_needs_neither_torch_nor_grpc() -> None:
+    code = (
+        "import sys\nfrom skimage import data\nimage = data.astronaut()\n"
+        "for name in ('torch', 'safetensors', 'litert_torch', 'grpc'):\n"
+        "    assert name not in sys.modules\n    sys.modules[name] = None\n"
+        "import unface\nprint(len(unface.Detector().detect(image)))\n"
+    )
+    assert run(code).strip() == "1"
