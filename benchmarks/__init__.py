@@ -1,0 +1,1 @@
+"""Measurements of unface beside other detectors; `README.md` says which and how."""

@@ -1,0 +1,189 @@
+"""Recall and false positives of unface and its peers on a folder of labelled pictures.
+
+    python -m benchmarks.accuracy --data ../shared/data [--only unface unface-int8] [--quick]
+
+The folder holds `labelled/<set>/labels.jsonl` and `labelled/<set>/images/`, a line of JSON for each
+picture with `faces` = list of `box` [x, y, w, h], `ignore`, `landmarks`. Peers' answers are kept
+under `.bench/`, so that a second run measures only unface.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import describe
+from benchmarks.matching import Boxes, Counts, both_find, match, met
+from benchmarks.peers import BENCH, NAMES, OURS, NotInstalled, worker
+
+RESULTS = Path(__file__).parent / "results" / "accuracy.json"
+Found = dict[str, Any]
+Finder = Callable[[Path], Found]
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """How a set is scored: the IoU that counts, and from which labelled height on (pixels)."""
+
+    iou: float
+    min_height: float = 0
+    only_validation: bool = False  # MTCNN was trained on the rest of WIDER FACE
+
+
+SETS = {
+    "fddb_single": LabelledSet(0.4),
+    "wider_orig": LabelledSet(0.5, 20, only_validation=True),
+    "wider_416": LabelledSet(0.5, 12),
+    "face_mask": LabelledSet(0.4, 20),
+    "cmu_mit": LabelledSet(0.3),
+    "negatives": LabelledSet(0.5),
+}
+
+
+def pictures(data: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the pictures of a set with their labels."""
+    folder = data / "labelled" / name
+    for line in (folder / "labels.jsonl").read_text().splitlines():
+        label = json.loads(line)
+        if SETS.get(name, LabelledSet(0)).only_validation and label.get("wider_split") != "val":
+            continue
+        yield folder / "images" / label["image"], label
+
+
+def evaluate(find: Finder, data: Path, name: str) -> Counts:
+    """Return what a detector finds of a set; `find` gives boxes and scores for a file."""
+    rules, counts = SETS[name], Counts()
+    for path, label in pictures(data, name):
+        faces = np.array([f["box"] for f in label["faces"]], np.float64).reshape(-1, 4)
+        faces[:, 2:] += faces[:, :2]
+        ignored = np.array([f["ignore"] for f in label["faces"]], bool)
+        ignored |= faces[:, 3] - faces[:, 1] < rules.min_height
+        boxes, _ = by_score(find(path))
+        match(counts, boxes, faces, ignored, rules.iou)
+    return counts
+
+
+def landmark_error(find: Finder, data: Path) -> float:
+    """Return the mean distance of landmarks on lfw_landmarks, in distances between the eyes."""
+    errors = []
+    for path, label in pictures(data, "lfw_landmarks"):
+        truth = np.array(label["faces"][0]["landmarks"])
+        points = np.array(find(path)["landmarks"], np.float64).reshape(-1, 5, 2)
+        if len(points):
+            distance = np.linalg.norm(points - truth, axis=2).mean(axis=1).min()
+            errors.append(distance / np.linalg.norm(truth[0] - truth[1]))
+    return float(np.mean([e for e in errors if e < 1]))  # the labelled face was found
+
+
+def agreement(ours: Finder, peers: list[Finder], paths: list[Path]) -> dict[str, float]:
+    """Return the part of the faces both peers are sure of that we find, and of ours alone."""
+    sure = found = total = alone = 0
+    for path in paths:
+        (a, a_scores), (b, b_scores) = (by_score(peer(path)) for peer in peers)
+        boxes, _ = by_score(ours(path))
+        both = both_find(a, a_scores, b, b_scores)
+        sure, found = sure + len(both), found + met(both, boxes)
+        total, alone = total + len(boxes), alone + len(boxes) - met(boxes, np.concatenate([a, b]))
+    return {"sure": sure, "found_share": found / sure, "faces": total, "alone_share": alone / total}
+
+
+def by_score(found: Found) -> tuple[Boxes, Boxes]:
+    """Return boxes `[n, 4]` and scores `[n]`, best first."""
+    boxes = np.array(found["boxes"], np.float64).reshape(-1, 4)
+    scores = np.array(found["scores"], np.float64)
+    order = np.argsort(-scores, kind="stable")
+    return boxes[order], scores[order]
+
+
+def find_all(name: str, paths: list[Path], data: Path) -> Finder:
+    """Run a detector over all pictures; peers' answers are kept for the next time."""
+    kept = BENCH / f"{name}.detections.json"
+    answers: dict[str, Found] = {}
+    if name not in OURS and kept.exists():
+        answers = json.loads(kept.read_text())
+    missing = [p for p in paths if str(p.relative_to(data)) not in answers]
+    if missing:
+        with worker(name, threads=2, min_face=20) as detector:
+            for path in missing:
+                answers[str(path.relative_to(data))] = detector.detect(path)
+        BENCH.mkdir(exist_ok=True)
+        kept.write_text(json.dumps(answers))
+    return lambda path: answers[str(path.relative_to(data))]
+
+
+def all_pictures(data: Path) -> list[Path]:
+    """Return every picture of the folder, labelled and unlabelled, that OpenCV can read."""
+    named = [path for name in (*SETS, "lfw_landmarks") for path, _ in pictures(data, name)]
+    others = sorted((data / "unlabelled" / "images").glob("*"))
+    return named + [p for p in others if p.suffix.lower() in (".jpg", ".jpeg", ".png")]
+
+
+def measure(data: Path, names: list[str]) -> dict[str, Any]:
+    """Return the figures of all detectors by name; a peer that cannot be had says why."""
+    paths = all_pictures(data)
+    figures: dict[str, Any] = {}
+    finders: dict[str, Finder] = {}
+    for name in names:
+        try:
+            finders[name] = find_all(name, paths, data)
+        except NotInstalled as error:
+            figures[name] = {"not_measured": str(error)}
+            continue
+        sets = {s: evaluate(finders[name], data, s) for s in SETS}
+        figures[name] = {
+            "sets": {s: {**asdict(c), "recall": c.recall} for s, c in sets.items()},
+            "landmark_error": landmark_error(finders[name], data),
+        }
+    peers = [finders[name] for name in finders if name not in OURS]
+    for name in set(OURS) & set(finders) if len(peers) == 2 else ():
+        figures[name]["agreement"] = agreement(finders[name], peers, paths)
+    return figures
+
+
+def show(figures: dict[str, Any]) -> str:
+    """Return the figures as a Markdown table: recall, false positives."""
+    lines = [
+        "| | " + " | ".join(SETS) + " | landmarks |",
+        "|---|" + "---|" * (len(SETS) + 1),
+    ]
+    for name, row in figures.items():
+        if "not_measured" in row:
+            lines.append(f"| {name} | not measured: {row['not_measured']} |")
+            continue
+        cells = []
+        for counts in row["sets"].values():
+            recall = f"{counts['recall']:.1%}, " if counts["faces"] else ""
+            cells.append(f"{recall}{counts['false_positives']}")
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {row['landmark_error']:.3f} |")
+    for name, row in figures.items():
+        if "agreement" in row:
+            a = row["agreement"]
+            lines.append(
+                f"\n{name}: of {a['sure']} faces both peers are sure of (score > 0.95) "
+                f"{a['found_share']:.1%} found; {a['alone_share']:.1%} of its {a['faces']} faces "
+                "found by neither"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print the table, write `results/accuracy.json`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES))
+    arguments = parser.parse_args()
+    figures = measure(arguments.data, arguments.only)
+    print(show(figures))
+    if set(arguments.only) == set(NAMES):
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps({**describe(), "figures": figures}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Stand-in for `torchvision.transforms.functional`; detection calls nothing of it."""
