@@ -1,6 +1,5 @@
 import math
 import re
-import time
 
 import cv2
 import numpy as np
@@ -356,27 +355,3 @@ def test_images_that_are_not_uint8_rgb_are_refused(image: np.ndarray) -> None:
 def test_option_outside_its_range_is_refused_and_named(field: str, value: object) -> None:
     with pytest.raises(InvalidOption, match=re.escape(f"{field} is {value!r}")):
         MaskOptions(**{field: value})  # type: ignore[arg-type]
-
-
-# Cost ----------------------------------------------------------------------------------------
-
-
-def seconds(image: np.ndarray, boxes: np.ndarray, method: str) -> float:
-    apply_masks(image[:32, :32], boxes_of((1, 1, 9, 9)), MaskOptions(method=method))  # warm up
-    start = time.perf_counter()
-    apply_masks(image, boxes, MaskOptions(method=method))
-    return time.perf_counter() - start
-
-
-@pytest.mark.parametrize("method", COVERING)
-def test_face_of_3000_pixels_takes_less_than_half_a_second(method: str) -> None:
-    image = np.zeros((4000, 4000, 3), np.uint8)
-    assert seconds(image, boxes_of((500, 500, 3500, 3500)), method) < 0.5
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_crowd_of_300_faces_takes_less_than_a_quarter_of_a_second(method: str) -> None:
-    image = noise(1080, 1920)
-    x, y = np.meshgrid(np.arange(20) * 95, np.arange(15) * 70)
-    corner = np.stack([x.ravel(), y.ravel()], axis=1)
-    assert seconds(image, np.hstack([corner, corner + 40]), method) < 0.25

@@ -44,8 +44,10 @@ def test_levels_through_halvings_are_close_to_direct_area_averaging() -> None:
     image = astronaut()
     for level in pyramid_levels(512, 512, 20, 0.709):
         direct = cv2.resize(image, (level.width, level.height), interpolation=cv2.INTER_AREA)
-        difference = np.abs(Mipmap(image).level(level).astype(int) - direct)
-        assert difference.mean() < 8, level  # of 255; a pixel aside would be 15
+        direct = direct.astype(int)
+        difference = np.abs(Mipmap(image).level(level) - direct).mean()
+        a_pixel_aside = np.abs(direct[:, 1:] - direct[:, :-1]).mean()
+        assert difference < a_pixel_aside / 3, level
 
 
 def test_levels_do_not_depend_on_the_order_they_are_asked_for() -> None:
