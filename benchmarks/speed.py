@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,15 @@ import cv2
 
 from benchmarks.machine import describe
 from benchmarks.peers import NAMES, NotInstalled, Worker
+from benchmarks.pictures import compose
 
-ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 CASES = [(2, 20), (2, 40), (1, 20), (1, 40)]  # threads, minimum face
-sys.path.append(str(ROOT / "tests"))  # the composed pictures of the tests
 WARM_UP, ROUNDS, QUICK_ROUNDS = 2, 9, 3
 
 
 def write_pictures(folder: Path) -> dict[str, Path]:
     """Write the three 1080p JPEGs."""
-    from scenes import compose  # type: ignore[import-not-found]
-
     few = [(100, 80, 40), (500, 60, 90), (900, 100, 180), (200, 600, 60), (1300, 500, 250)]
     many = [(10 + 118 * c, 5 + 106 * r, 44) for r in range(10) for c in range(16)]
     scenes = {"5 faces": few, "160 faces": many, "no face": []}
