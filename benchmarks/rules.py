@@ -74,6 +74,7 @@ VARIANTS: dict[str, tuple[tuple[str, Any], ...]] = {
     "crops of whole pixels (original)": (WHOLE_PIXELS, ("cascade.CROP_OFFSET", 0.0)),
     "both (original)": (FULL_IMAGE, WHOLE_PIXELS, ("cascade.CROP_OFFSET", 0.0)),
     "no crop offset": (("cascade.CROP_OFFSET", 0.0),),
+    "crop offset 0.25": (("cascade.CROP_OFFSET", 0.25),),
     "crop offset 0.5": (("cascade.CROP_OFFSET", 0.5),),
     "one sample a crop pixel": (("crops.SUPERSAMPLING", 1),),
 }

@@ -23,7 +23,7 @@ CROPS_AT_ONCE = 256  # bounds the memory of a crowd
 # The networks answer best for crops a little up and left of where they look: recall is
 # the same and false positives a third fewer (docs/performance.md). The box moves along, so that
 # nothing else shifts.
-CROP_OFFSET = 0.25  # output pixels
+CROP_OFFSET = 0.4  # output pixels
 SMALLEST_SIDE = 1.0  # pixels; regression can turn a box inside out
 
 

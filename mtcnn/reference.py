@@ -24,7 +24,7 @@ Pyramid NMS Greedy, intersection over union > 0.7 suppresses, over all levels; b
             of the longer side about the same centre.
 Crops       Squares, black beyond the image (original: zero before the mean is subtracted;
             facenet-pytorch clips instead and distorts faces at the border). Squares under 1 pixel
-            are dropped. The crop lies a quarter of an output pixel up and left of the candidate,
+            are dropped. The crop lies 0.4 output pixels up and left of the candidate,
             which moves with it (ours: measured, `cascade.CROP_OFFSET`). See `crops.crop_squares`.
 R-Net       24 x 24. Kept: probability > threshold. NMS 0.7 by union, then regression, then squares.
 O-Net       48 x 48. Kept: probability > threshold. Landmarks are fractions of the square, taken
