@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypedDict, TypeVar
 
+from unface.anonymize.limits import Limits, check_bytes
 from unface.errors import InvalidImage
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
@@ -60,9 +61,10 @@ def is_file(image: Image) -> bool:
     return isinstance(image, (bytes, bytearray, memoryview, str, os.PathLike))
 
 
-def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Return a file's bytes; raises `InvalidImage` when it cannot be read."""
+def read_file(path: str | os.PathLike[str], limits: Limits) -> bytes:
+    """Return a file's bytes, reading no more than the limit; raises `InvalidImage`."""
     try:
+        check_bytes(Path(path).stat().st_size, limits)
         return Path(path).read_bytes()
     except OSError as error:
         raise InvalidImage(f"{os.fspath(path)} cannot be read: {error.strerror}") from error

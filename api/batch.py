@@ -51,7 +51,7 @@ def anonymize_pictures(arguments: argparse.Namespace) -> int:
     written: dict[Path, Path] = {}
 
     def work(finder: Client | Local, found: Found) -> Faces:
-        target = found.path
+        target = found.path.resolve()  # in place, a link's picture and not the link
         if out is not None:
             target = output_path(found, out, single, options.get("format"))
             if target in written:

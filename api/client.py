@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 SERVICE = "unface.v1.Unface"
+FILE_LIMITS = Limits(max_bytes=1 << 30)  # gRPC counts in 31 bits; the server has its own limit
 RAW_LIMIT = Limits().max_bytes  # larger arrays travel as PNG, which loses nothing
 POLL_SECONDS = 0.05
 
@@ -265,7 +266,7 @@ class Client:
 def _put_image(message: pb.Image, image: Image) -> None:
     """Put a picture into a message as it travels; raises `InvalidImage` for what is none."""
     if isinstance(image, (str, os.PathLike)):
-        message.encoded = read_file(image)
+        message.encoded = read_file(image, FILE_LIMITS)
     elif isinstance(image, (bytes, bytearray, memoryview)):
         message.encoded = bytes(image)
     else:

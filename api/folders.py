@@ -82,7 +82,7 @@ def write_whole(data: bytes, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=f".{target.name}.", delete=False
+            dir=target.parent, prefix=".unface-", delete=False
         ) as file:
             temporary = Path(file.name)
             file.write(data)
@@ -90,10 +90,12 @@ def write_whole(data: bytes, target: Path) -> None:
             os.fsync(file.fileno())
         temporary.chmod(_mode(target))
         temporary.replace(target)
+        temporary = None
     except OSError as error:
+        raise NotWritten(f"{target} cannot be written: {error.strerror}") from error
+    finally:  # also when stopped by Ctrl-C
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise NotWritten(f"{target} cannot be written: {error.strerror}") from error
 
 
 def _files_below(folder: Path, skip: Path | None) -> Iterator[Path]:
@@ -101,8 +103,11 @@ def _files_below(folder: Path, skip: Path | None) -> Iterator[Path]:
         here = Path(current)
         folders[:] = sorted(f for f in folders if skip is None or (here / f).resolve() != skip)
         for name in sorted(files):
-            if Path(name).suffix.lower() in READABLE + UNREADABLE:
-                yield here / name
+            file = here / name
+            # Pipes and devices would be waited for; a broken link is named as unreadable.
+            regular = file.is_file() or not file.exists()
+            if regular and file.suffix.lower() in READABLE + UNREADABLE:
+                yield file
 
 
 def _mode(target: Path) -> int:

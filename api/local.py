@@ -92,7 +92,7 @@ class Local:
         self.detector.close()
 
     def _decode(self, image: Image, *, keep_exif: bool = False) -> Picture:
-        data = read_file(image) if isinstance(image, (str, os.PathLike)) else image
+        data = read_file(image, self.limits) if isinstance(image, (str, os.PathLike)) else image
         return decode(bytes(cast(bytes, data)), self.limits, keep_exif=keep_exif)
 
 

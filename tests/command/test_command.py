@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -228,3 +229,56 @@ def test_int8_engines_find_the_face_too(photos: Path) -> None:
     record = json.loads(result.stdout)
     assert record["precision"] == "int8"
     assert len(record["faces"]) == 1
+
+
+def test_file_names_need_not_be_text(photos: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9 \n.jpg")
+    (photos / "one.jpg").rename(photos / name)
+    result = unface("anonymize", photos, "-o", tmp_path / "out", "--json", encoding="utf-8")
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 4
+    assert (tmp_path / "out" / name).exists()
+
+
+def test_in_place_reaches_the_picture_behind_a_link(photos: Path, tmp_path: Path) -> None:
+    real = tmp_path / "real.jpg"
+    (photos / "one.jpg").rename(real)
+    before = real.read_bytes()
+    (photos / "one.jpg").symlink_to(real)
+    assert unface("anonymize", photos / "one.jpg", "--in-place").returncode == 0
+    assert (photos / "one.jpg").is_symlink()
+    assert face_is_gone(before, real.read_bytes())
+
+
+def test_pipes_in_a_folder_are_passed_over_and_broken_links_named(photos: Path) -> None:
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "broken.jpg").symlink_to(photos / "nowhere.jpg")
+    result = unface("detect", photos)
+    assert result.returncode == 1
+    assert "broken.jpg cannot be read" in result.stderr
+    assert "4 of 5 pictures" in result.stderr
+
+
+def test_a_file_beyond_the_limit_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "big.jpg").open("wb") as file:
+        file.truncate(1 << 40)  # sparse: a terabyte that is not there
+    result = unface("detect", tmp_path / "big.jpg")
+    assert result.returncode == 1
+    assert "the limit is 67108864 bytes" in result.stderr
+
+
+def test_a_run_that_is_stopped_leaves_no_half_written_file(photos: Path, tmp_path: Path) -> None:
+    for index in range(60):
+        (photos / f"{index}.png").write_bytes((photos / "deep" / "TWO.PNG").read_bytes())
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "unface.command", "anonymize", str(photos), "-o", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while not out.exists() or len(list(out.iterdir())) < 3:
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert b"Traceback" not in stderr
+    for path in out.iterdir():
+        assert not path.name.startswith(".unface")
+        decode(path.read_bytes())
