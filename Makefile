@@ -27,7 +27,7 @@ test: $(VENV)/.dev  ## install what the tests need and run all of them
 test-fast: $(VENV)/.dev  ## the tests that take seconds
 	$(BIN)/python -m pytest -m 'not slow'
 
-lint: $(VENV)/.dev types  ## style, types, generated code current
+lint: $(VENV)/.dev types  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p unface
