@@ -25,7 +25,7 @@ from benchmarks.pictures import compose
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 CASES = [(2, 20), (2, 40), (1, 20), (1, 40)]  # threads, minimum face
-WARM_UP, ROUNDS, QUICK_ROUNDS = 2, 9, 3
+WARM_UP, ROUNDS, QUICK_ROUNDS = 2, 5, 3
 
 
 def write_pictures(folder: Path) -> dict[str, Path]:

@@ -69,7 +69,7 @@ def test_pictures_without_faces_cannot_calibrate(cascade: Cascade) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # the build tools warn of themselves
+@pytest.mark.filterwarnings("ignore")  # the build tools warn of themselves
 def test_an_int8_engine_can_be_made_from_pictures_of_ones_own(
     tmp_path: Path, cascade: Cascade
 ) -> None:

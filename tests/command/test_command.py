@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -272,7 +273,14 @@ def test_a_run_that_is_stopped_leaves_no_half_written_file(photos: Path, tmp_pat
         (photos / f"{index}.png").write_bytes((photos / "deep" / "TWO.PNG").read_bytes())
     out = tmp_path / "out"
     command = [sys.executable, "-m", "unface.command", "anonymize", str(photos), "-o", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    # A shell's background jobs, this test among them, may have been told to ignore Ctrl-C.
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=listen,
+    )
     while not out.exists() or len(list(out.iterdir())) < 3:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)

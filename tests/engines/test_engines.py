@@ -123,7 +123,7 @@ def test_a_file_that_is_no_engine_is_refused(copy_of_engines: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # the build tools warn of themselves
+@pytest.mark.filterwarnings("ignore")  # the build tools warn of themselves
 def test_engines_built_again_are_the_committed_ones(tmp_path: Path) -> None:
     pytest.importorskip("litert_torch", reason="litert-torch comes with unface[engines]")
     pytest.importorskip("ai_edge_quantizer", reason="it comes with unface[engines]")
