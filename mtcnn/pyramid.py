@@ -31,8 +31,9 @@ def pyramid_levels(width: int, height: int, min_face: float, scale_factor: float
     """
     levels = []
     scale = P_NET_SIZE / min_face
-    while min(width, height) * scale >= P_NET_SIZE:
-        levels.append(Level(scale, math.ceil(width * scale), math.ceil(height * scale)))
+    while _pixels(min(width, height), scale) >= P_NET_SIZE:
+        size = (math.ceil(_pixels(side, scale)) for side in (width, height))
+        levels.append(Level(scale, *size))
         scale *= scale_factor
     return levels
 
@@ -72,6 +73,11 @@ class Mipmap:
         """Return the pixels of a pyramid level, uint8 `[level.height, level.width, 3]`."""
         times = max(0, math.floor(-math.log2(level.scale)))
         return _resize(self.halved(times), level.width, level.height)
+
+
+def _pixels(side: int, scale: float) -> float:
+    """Return `side * scale` free of rounding errors: 47 * (12 / 47) is 12, not a little less."""
+    return round(side * scale, 6)
 
 
 def _resize(image: UInt8Array, width: int, height: int) -> UInt8Array:

@@ -29,6 +29,13 @@ def test_an_image_smaller_than_the_minimum_face_has_no_level(size: tuple[int, in
     assert pyramid_levels(*size, 20, 0.709) == []
 
 
+def test_an_image_exactly_as_large_as_the_minimum_face_is_one_cell() -> None:
+    """47 * (12 / 47) is a little less than 12 in floating point, 187 * (12 / 187) a little more."""
+    for side in range(12, 4000):
+        (level,) = pyramid_levels(side, side, side, 0.709)
+        assert (level.width, level.height) == (12, 12), side
+
+
 @pytest.mark.parametrize("min_face", [12, 20, 80])
 def test_faces_are_searched_up_to_the_whole_image(min_face: int) -> None:
     last = pyramid_levels(1000, 700, min_face, 0.709)[-1]
