@@ -37,7 +37,8 @@ def _sample_windows(
     image: UInt8Array, rectangles: BoxArray, crops: UInt8Array, chosen: np.ndarray
 ) -> None:
     """Fill `crops[chosen]` from an image of any size, one window of it after the other."""
-    windows = np.floor(np.maximum(rectangles[:, :2], 0) / WINDOW).astype(np.int64)
+    last = (image.shape[1] - 1, image.shape[0] - 1)  # no window lies wholly beyond the image
+    windows = np.floor(np.clip(rectangles[:, :2], 0, last) / WINDOW).astype(np.int64)
     for column, row in np.unique(windows, axis=0).tolist():
         inside = np.flatnonzero((windows == [column, row]).all(axis=1))
         # A window reaches back and ahead: crops begin before it by less than their padding and

@@ -52,6 +52,14 @@ def test_what_lies_beyond_the_image_is_black() -> None:
     assert not crop_squares(Mipmap(image), np.array([[500.0, 500.0, 30.0]]), 24).any()
 
 
+@pytest.mark.parametrize("far", [WINDOW - 10.0, WINDOW + 10.0, 1e6, 1e9, -1e6, -1e9])
+def test_a_square_far_beyond_the_image_is_black_too(far: float) -> None:
+    mipmap = Mipmap(np.full((40, 40, 3), 200, np.uint8))
+    squares = np.array([[far, 5.0, 30.0], [5.0, far, 30.0], [far, far, 1000.0]])
+    for _ in range(3):  # freed memory is seldom black three times
+        assert not crop_squares(mipmap, squares, 24).any()
+
+
 def test_crops_do_not_depend_on_their_neighbours() -> None:
     mipmap = Mipmap(astronaut())
     rng = np.random.default_rng(1)
