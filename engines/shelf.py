@@ -65,8 +65,8 @@ def open_networks(precision: str = "fp32", threads: int | None = None) -> Networ
     if precision not in precisions():
         raise InvalidOption(f"precision is {precision!r}; there are {', '.join(precisions())}")
     threads = cores() if threads is None else threads
-    if not 1 <= threads <= MAX_THREADS:
-        raise InvalidOption(f"threads is {threads}; it must be 1 to {MAX_THREADS}")
+    if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
+        raise InvalidOption(f"threads is {threads}; it must be 1 to {MAX_THREADS}, a whole number")
     chosen = {e.network: e for e in prebuilt() if e.precision == precision}
     pnet, rnet, onet = (
         TfliteNetwork(chosen[name].read(), chosen[name].file, BATCHES[name], threads)

@@ -61,9 +61,13 @@ def test_the_number_of_threads_does_not_change_the_faces() -> None:
         ({"precision": "fp8"}, "there are fp32, int8"),
         ({"threads": 0}, "1 to 64"),
         ({"threads": 65}, "1 to 64"),
+        ({"threads": 1.5}, "whole number"),
+        ({"threads": "2"}, "whole number"),
+        ({"threads": float("nan")}, "whole number"),
+        ({"precision": None}, "there are fp32, int8"),
     ],
 )
-def test_a_bad_choice_of_engines_is_refused(arguments: dict[str, int], message: str) -> None:
+def test_a_bad_choice_of_engines_is_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidOption, match=message):
         open_networks(**arguments)  # type: ignore[arg-type]
 
