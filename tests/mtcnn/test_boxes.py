@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -112,3 +114,121 @@ def test_squares_keep_the_centre_and_take_the_longer_side(
 def test_clipping_cuts_at_the_last_row_and_column() -> None:
     boxes = np.array([[-5.0, -5.0, 200.0, 300.0], [150.0, 10.0, 180.0, 20.0]])
     assert bx.clip(boxes, 100, 50).tolist() == [[0, 0, 100, 50], [100, 10, 100, 20]]
+
+
+def vectorized_nms(
+    boxes: NDArray[np.float64], scores: NDArray[np.float32], threshold: float
+) -> list[int]:
+    """The best box, then all that overlap it too much are gone, and again: for thousands."""
+    left = np.argsort(-scores, kind="stable")
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    kept = []
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        low = np.maximum(boxes[best, :2], boxes[left, :2])
+        high = np.minimum(boxes[best, 2:], boxes[left, 2:])
+        shared = np.clip(high - low, 0, None).prod(axis=1)
+        left = left[shared / (areas[best] + areas[left] - shared) <= threshold]
+    return kept
+
+
+def test_thousands_of_boxes_are_suppressed_as_one_by_one() -> None:
+    rng = np.random.default_rng(11)
+    corners = rng.uniform(0, 800, (5000, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(15, 120, (5000, 1))], axis=1)
+    scores = rng.random(5000).astype(np.float32).round(2)  # ties
+    assert bx.nms(boxes, scores, 0.4, "union").tolist() == vectorized_nms(boxes, scores, 0.4)
+
+
+def test_one_box_is_kept() -> None:
+    assert bx.nms(np.array([[1.0, 2, 3, 4]]), np.ones(1, np.float32), 0.5, "union").tolist() == [0]
+
+
+def test_of_equal_boxes_and_scores_the_first_is_kept() -> None:
+    boxes = np.tile([[10.0, 10.0, 30.0, 30.0]], (50, 1))
+    assert bx.nms(boxes, np.full(50, 0.5, np.float32), 0.99, "union").tolist() == [0]
+
+
+def test_boxes_that_only_touch_do_not_suppress_each_other() -> None:
+    boxes = np.array([[0, 0, 10, 10], [10, 0, 20, 10], [0, 10, 10, 20]], np.float64)
+    assert len(bx.nms(boxes, np.ones(3, np.float32), 0.0, "min")) == 3
+
+
+def test_an_overlap_of_exactly_the_threshold_is_kept() -> None:
+    boxes = np.array([[0, 0, 12, 12], [4, 0, 16, 12]], np.float64)  # 96 / 192
+    assert len(bx.nms(boxes, np.ones(2, np.float32), 0.5, "union")) == 2
+    assert len(bx.nms(boxes, np.ones(2, np.float32), 0.4999, "union")) == 1
+
+
+@given(crowds(), st.sampled_from([0.0, 0.5, 0.7]), st.sampled_from(["union", "min"]))
+@settings(deadline=None)
+def test_overlapping_pairs_are_those_of_all_pairs(
+    crowd: tuple[NDArray[np.float64], NDArray[np.float32]], threshold: float, overlap: bx.Overlap
+) -> None:
+    boxes, scores = crowd
+    better, worse = bx.overlapping_pairs(boxes, threshold, overlap)
+    pairs = list(zip(better.tolist(), worse.tolist(), strict=True))
+    assert len(set(pairs)) == len(pairs)
+    every = [(i, j) for j in range(len(boxes)) for i in range(j)]
+    expected = {
+        p for p in every if len(slow_nms(boxes[list(p)], scores[:2], threshold, overlap)) < 2
+    }
+    assert set(pairs) == expected
+
+
+@given(st.integers(1, 30), st.data())
+def test_survivors_are_those_no_better_survivor_rules_out(count: int, data: st.DataObject) -> None:
+    every = [(i, j) for j in range(count) for i in range(j)]
+    chosen = data.draw(st.lists(st.sampled_from(every), unique=True)) if every else []
+    kept: list[int] = []
+    for item in range(count):
+        if not any((rival, item) in chosen for rival in kept):
+            kept.append(item)
+    better, worse = (np.array([p[k] for p in chosen], np.int64) for k in (0, 1))
+    assert bx.survivors(count, better, worse).tolist() == kept
+
+
+def test_boxes_turned_inside_out_overlap_nothing() -> None:
+    boxes = np.array(
+        [[30, 30, 10, 10], [0, 0, 40, 40], [30, 0, 10, 40], [5, 5, 38, 38]], np.float64
+    )
+    scores = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
+    assert bx.nms(boxes, scores, 0.3, "min").tolist() == [0, 1, 2]
+
+
+def test_suppression_takes_memory_by_the_pairs_at_once_and_not_by_all_pairs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A column of boxes: each shares its x with all others, two million pairs in all."""
+    y = np.arange(2000, dtype=np.float64) * 20
+    boxes = np.stack([0 * y, y, 0 * y + 10, y + 10], axis=1)
+    scores = np.ones(2000, np.float32)
+    peaks = []
+    for at_once in (1 << 14, 1 << 30):
+        monkeypatch.setattr(bx, "PAIRS_AT_ONCE", at_once)
+        tracemalloc.start()
+        assert len(bx.nms(boxes, scores, 0.5, "union")) == 2000
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[0] < 8e6 < 2e8 < peaks[1]
+
+
+@given(
+    hnp.arrays(np.float64, (4, 4), elements=st.floats(-200, 300)),
+    st.integers(1, 99),
+    st.integers(1, 99),
+)
+def test_clipping_keeps_what_is_inside_and_nothing_else(
+    boxes: NDArray[np.float64], width: int, height: int
+) -> None:
+    clipped = bx.clip(boxes, width, height)
+    assert ((clipped >= 0) & (clipped <= [width, height, width, height])).all()
+    inside = (boxes >= 0) & (boxes <= [width, height, width, height])
+    assert (clipped[inside] == boxes[inside]).all()
+    assert (bx.clip(clipped, width, height) == clipped).all()
+
+
+@given(hnp.arrays(np.float64, (6, 4), elements=st.floats(-500, 500)))
+def test_regression_by_nothing_moves_nothing(boxes: NDArray[np.float64]) -> None:
+    assert (bx.regress(boxes, np.zeros((6, 4), np.float32)) == boxes).all()
