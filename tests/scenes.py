@@ -12,6 +12,10 @@ from skimage import data
 Image = NDArray[np.uint8]
 HEAD = (slice(20, 220), slice(130, 310))  # rows and columns of the astronaut's head in her portrait
 FACE_IN_HEAD = (47, 43, 134, 150)  # her face within the head, x1 y1 x2 y2
+TEXTURES = (  # pictures without a face
+    "coffee", "chelsea", "rocket", "brick", "grass", "gravel", "coins", "moon", "page", "text",
+    "hubble_deep_field", "retina", "immunohistochemistry",
+)  # fmt: skip
 FACE_WIDTH = FACE_IN_HEAD[2] - FACE_IN_HEAD[0]
 
 
@@ -28,26 +32,39 @@ def astronaut() -> Image:
     return np.ascontiguousarray(data.astronaut())
 
 
-def background(width: int, height: int) -> Image:
-    """Return a picture without faces: a cup of coffee, any size."""
-    coffee = cv2.resize(data.coffee(), (width, height), interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(coffee, np.uint8)
+def background(width: int, height: int, texture: str = "coffee") -> Image:
+    """Return a picture without faces, any size: one of `TEXTURES`."""
+    picture = getattr(data, texture)()
+    if picture.ndim == 2:
+        picture = np.repeat(picture[..., None], 3, axis=2)
+    resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(resized, np.uint8)
 
 
-def compose(width: int, height: int, places: list[tuple[int, int, int]]) -> Scene:
+def compose(
+    width: int,
+    height: int,
+    places: list[tuple[int, int, int]],
+    texture: str = "coffee",
+    mirrored: bool = False,
+) -> Scene:
     """Paste heads whose faces are `size` pixels wide with their corner at x, y: `(x, y, size)`.
 
     A head may lie across the border; what is outside is cut off.
     """
-    canvas = background(width, height)
+    canvas = background(width, height, texture)
+    portrait, face = astronaut()[HEAD], np.array(FACE_IN_HEAD, np.float64)
+    if mirrored:
+        portrait = np.ascontiguousarray(portrait[:, ::-1])
+        face[[0, 2]] = portrait.shape[1] - face[[2, 0]]
     faces = []
     for x, y, size in places:
         scale = size / FACE_WIDTH
-        head = cv2.resize(astronaut()[HEAD], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        head = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         x1, y1 = max(x, 0), max(y, 0)
         x2, y2 = min(x + head.shape[1], width), min(y + head.shape[0], height)
         canvas[y1:y2, x1:x2] = head[y1 - y : y2 - y, x1 - x : x2 - x]
-        faces.append(np.array(FACE_IN_HEAD) * scale + [x, y, x, y])
+        faces.append(face * scale + [x, y, x, y])
     return Scene(canvas, np.array(faces, np.float64).reshape(-1, 4))
 
 
