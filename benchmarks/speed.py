@@ -111,7 +111,7 @@ def main() -> None:
         pictures = write_pictures(Path(folder))
         for threads, min_face in CASES[:2] if quick else CASES:
             rounds = QUICK_ROUNDS if quick else ROUNDS
-            case = f"{threads} threads, {min_face} px"
+            case = f"{threads} thread{'s' if threads > 1 else ''}, {min_face} px"
             results[case] = time_case(pictures, threads, min_face, rounds)
     print(show(results))
     if not quick:
