@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scenes import astronaut
+from scenes import Image, astronaut
 
+from unface.mtcnn import crops
 from unface.mtcnn.crops import WINDOW, crop_squares
 from unface.mtcnn.pyramid import Mipmap
 
@@ -71,20 +72,51 @@ def test_crops_do_not_depend_on_their_neighbours() -> None:
         assert (together[k] == crop_squares(mipmap, squares[k : k + 1], 48)[0]).all()
 
 
+def test_each_of_more_squares_than_fit_one_call_is_its_own() -> None:
+    """Squares of every halving in a shuffled order: no crop may land in another's place."""
+    mipmap = Mipmap(astronaut())
+    rng = np.random.default_rng(8)
+    squares = np.concatenate(
+        [rng.uniform(-40, 500, (1100, 2)), np.exp(rng.uniform(0, 6.2, (1100, 1)))], axis=1
+    )
+    shown = crop_squares(mipmap, squares, 24)
+    order = rng.permutation(len(squares))
+    assert (crop_squares(mipmap, squares[order], 24) == shown[order]).all()
+
+
+def test_a_plane_of_one_colour_stays_so_at_every_size() -> None:
+    mipmap = Mipmap(np.full((333, 517, 3), (10, 130, 250), np.uint8))
+    squares = np.array([[5.5, 5.5, side] for side in (1, 2.5, 23, 24, 47.9, 48, 96, 191, 320)])
+    shown = crop_squares(mipmap, squares, 24)
+    assert (shown == np.array([10, 130, 250], np.uint8)).all()
+
+
 def test_no_squares_give_no_crops() -> None:
     assert crop_squares(Mipmap(astronaut()), np.empty((0, 3)), 24).shape == (0, 24, 24, 3)
 
 
-def test_images_wider_than_opencv_can_sample_are_cropped_alike() -> None:
+@pytest.mark.parametrize("upright", [False, True])
+def test_images_longer_than_opencv_can_sample_are_cropped_alike(upright: bool) -> None:
     tile = astronaut()[:64]
     wide = np.ascontiguousarray(np.tile(tile, (1, 80, 1)))  # 40960 pixels
+
+    def crop_squares(mipmap: Mipmap, squares: NDArray[np.float64], size: int) -> Image:
+        if not upright:
+            return crops.crop_squares(mipmap, squares, size)
+        turned = Mipmap(np.ascontiguousarray(mipmap.halved(0).transpose(1, 0, 2)))
+        return crops.crop_squares(turned, squares[:, [1, 0, 2]], size).transpose(0, 2, 1, 3)
+
     at = [512.0 * k + 200.0 for k in range(80)]
     squares = np.array([[x, 10.0, 40.0] for x in at])
-    crops = crop_squares(Mipmap(wide), squares, 24)
+    shown = crop_squares(Mipmap(wide), squares, 24)
     # Positions are rounded to 1/32 pixel, so that far from the left some fall to the other side.
-    assert np.abs(crops.astype(int) - crops[0]).mean() < 0.5
-    edges = np.array([[WINDOW - 20.0, 5.0, 40.0]])
-    near = np.ascontiguousarray(wide[:, WINDOW - 600 : WINDOW + 600])
-    moved = edges[:1] - [WINDOW - 600, 0, 0]
-    here = crop_squares(Mipmap(near), moved, 24).astype(int)
-    assert np.abs(crop_squares(Mipmap(wide), edges[:1], 24) - here).mean() < 0.5
+    assert np.abs(shown.astype(int) - shown[0]).mean() < 0.5
+    # Squares about the border of two windows, the widest that this halving has, and at the border
+    # of the picture itself.
+    edges = [[WINDOW + d, -20.0, 47.0] for d in (-46.5, -20.0, -1.0, 0.0, 1.0)]
+    for begin in (WINDOW, 2 * WINDOW):
+        near = np.ascontiguousarray(wide[:, begin - 512 : begin + 512])
+        moved = np.subtract(edges, [WINDOW - 512, 0, 0])
+        here = crop_squares(Mipmap(near), moved, 24).astype(int)
+        there = crop_squares(Mipmap(wide), np.add(edges, [begin - WINDOW, 0, 0]), 24)
+        assert np.abs(there - here).mean(axis=(1, 2, 3)).max() < 0.6
