@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from importlib.metadata import version
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 from scenes import Scene, compose, crowd, found
 
-from unface.engines import open_networks, prebuilt, shelf
+from unface.engines import open_networks, prebuilt, shelf, tflite
 from unface.engines.shelf import Engine, cores
+from unface.engines.tflite import PLANS_KEPT
 from unface.errors import EngineError, InvalidOption
 from unface.mtcnn import Cascade
 
@@ -113,8 +115,6 @@ def test_a_damaged_manifest_is_refused(copy_of_engines: Path, content: str) -> N
 
 
 def test_a_file_that_is_no_engine_is_refused(copy_of_engines: Path) -> None:
-    import hashlib
-
     file = copy_of_engines / "pnet.fp32.tflite"
     file.write_bytes(b"not a flatbuffer")
     manifest = json.loads((copy_of_engines / "manifest.json").read_text())
@@ -163,3 +163,75 @@ def test_an_engine_knows_its_file_by_hash() -> None:
     engine = Engine("pnet", "fp32", "pnet.fp32.tflite", "0" * 64)
     with pytest.raises(EngineError, match="hash differs"):
         engine.read()
+
+
+def test_the_manifest_names_every_file_that_ships_and_its_hash() -> None:
+    assert {engine.file for engine in prebuilt()} == {p.name for p in PREBUILT.glob("*.tflite")}
+    for engine in prebuilt():
+        assert hashlib.sha256(engine.read()).hexdigest() == engine.sha256
+
+
+def test_more_shapes_than_interpreters_are_kept_give_the_same_again() -> None:
+    pnet = open_networks("fp32", threads=1).pnet
+    rng = np.random.default_rng(6)
+    sizes = [(12, 12), (40, 30), (31, 64), (50, 50), (13, 90), (77, 21), (256, 256)]
+    assert len(sizes) > PLANS_KEPT
+    images = [rng.integers(0, 256, (1, *size, 3), dtype=np.uint8) for size in sizes]
+    once = [pnet(image) for image in images]
+    for image, first in reversed(list(zip(images, once, strict=True))):
+        again = pnet(image)
+        assert all((again[name] == values).all() for name, values in first.items())
+    assert len(pnet._plans) == PLANS_KEPT  # type: ignore[attr-defined]
+    pnet.close()
+    assert not pnet._plans  # type: ignore[attr-defined]
+
+
+def test_planning_happens_once_for_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[tuple[int, ...]] = []
+    plan = tflite._Plan.__init__
+
+    def counted(self: object, model: bytes, name: str, shape: tuple[int, ...], n: int) -> None:
+        planned.append(shape)
+        plan(self, model, name, shape, n)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tflite._Plan, "__init__", counted)
+    cascade = Cascade(open_networks("fp32", threads=1))
+    for size in (30, 44, 70):
+        cascade.detect(crowd(3, 2, size).image)
+    assert planned.count((1, 256, 256, 3)) == 1
+    assert len(set(planned)) == len(planned) <= 5  # a page, two batches of R-Net, two of O-Net
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_outputs_of_an_engine_do_not_change_when_it_runs_again(precision: str) -> None:
+    """The interpreter's own memory is not handed out."""
+    rnet = open_networks(precision, threads=1).rnet
+    rng = np.random.default_rng(7)
+    first, second = rng.integers(0, 256, (2, 5, 24, 24, 3), dtype=np.uint8)
+    outputs = rnet(first)
+    kept = {name: values.copy() for name, values in outputs.items()}
+    rnet(second)
+    assert all((outputs[name] == values).all() for name, values in kept.items())
+
+
+def test_an_int8_engine_that_does_not_take_pixels_as_they_are_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ai_edge_litert import interpreter
+
+    details = interpreter.Interpreter.get_input_details
+
+    def scaled(self: object) -> list[dict[str, object]]:
+        return [{**d, "quantization": (0.99, -128)} for d in details(self)]
+
+    monkeypatch.setattr(interpreter.Interpreter, "get_input_details", scaled)
+    with pytest.raises(EngineError, match="calibrate it again"):
+        open_networks("int8", threads=1).rnet(np.zeros((1, 24, 24, 3), np.uint8))
+
+
+def test_two_detectors_share_no_interpreter() -> None:
+    one, two = (open_networks("fp32", threads=1) for _ in range(2))
+    image = np.zeros((1, 24, 24, 3), np.uint8)
+    one.rnet(image), two.rnet(image)
+    mine, other = (n.rnet._plans.values() for n in (one, two))  # type: ignore[attr-defined]
+    assert not {id(p._interpreter) for p in mine} & {id(p._interpreter) for p in other}

@@ -92,5 +92,6 @@ def test_the_cascade_agrees_with_the_reference_on_real_pictures(
         different += disagreements(cascade.detect(image), expected)
         total += len(expected)
     assert total > 10
+    print(f"{folder}: {different} of {total} faces are not the same")
     # A candidate on the very edge of a threshold may fall to either side of it.
-    assert different <= max(1, 0.01 * total), f"{different} of {total}"
+    assert different <= max(1, 0.005 * total), f"{different} of {total}"
