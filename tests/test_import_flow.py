@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,7 @@ LIBRARIES: dict[str, set[str]] = {
     "api": {"numpy", "grpc", "grpc_health", "tqdm", "typing_extensions"},
 }
 TORCH_FILES = {"mtcnn/networks.py": {"torch", "safetensors"}}
+BARE = {*ROOMS, "proto"} - {"v1"}
 EVERYBODY = {"errors"}  # `unface.errors` imports nothing
 
 
@@ -70,6 +72,11 @@ def violations(room: str, file: str, source: str) -> list[str]:
     return wrong
 
 
+def bare_names(source: str) -> list[str]:
+    """Return imports of rooms by their folders' names: a second copy of the module."""
+    return [name for name in imported(source) if name.split(".")[0] in BARE]
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_only_what_it_may(room: str) -> None:
     files = sorted((ROOT / ROOMS[room]).rglob("*.py"))
@@ -92,10 +99,58 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
         ("server", "import unface"),
         ("calibration", "from PIL import Image"),
         ("engines", "def f():\n    import grpc"),
+        ("engines", "from mtcnn import boxes"),
+        ("server", "import api.errors"),
+        ("mtcnn", "from unface import engines"),
+        ("v1", "import unface.mtcnn"),
+        ("anonymize", "if True:\n    from unface import Detector"),
     ],
 )
 def test_a_wrong_import_would_be_seen(room: str, source: str) -> None:
     assert violations(room, "planted.py", source)
+
+
+@pytest.mark.parametrize("folder", [*ROOMS.values(), "tests", "benchmarks", "docs"])
+def test_nobody_imports_a_room_by_the_name_of_its_folder(folder: str) -> None:
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        assert bare_names(path.read_text()) == [], path
+
+
+@pytest.mark.parametrize(
+    "source", ["import mtcnn", "from api.errors import EngineError", "import proto.unface.v1"]
+)
+def test_a_bare_name_would_be_seen(source: str) -> None:
+    assert bare_names(source)
+
+
+def test_a_relative_import_would_be_seen() -> None:
+    with pytest.raises(AssertionError, match="absolute"):
+        imported("from . import boxes")
+
+
+def test_every_package_is_a_room_with_its_rules() -> None:
+    """A new room must be given its rules here."""
+    listed = re.search(r'^"unface\.?.*?^\[', (ROOT / "pyproject.toml").read_text(), re.M | re.S)
+    assert listed
+    folders = set(re.findall(r'^"unface[.\w]*" = "(.+)"', listed[0], re.M))
+    assert folders == set(ROOMS.values())
+    assert ROOMS.keys() == MAY_USE.keys() == LIBRARIES.keys()
+
+
+def test_torch_stays_in_the_files_that_build_engines() -> None:
+    """What runs a detection may not need it: `unface.engines` is also the runtime's room."""
+    torch_files = set()
+    for folder in ROOMS.values():
+        for path in (ROOT / folder).rglob("*.py"):
+            tops = {name.split(".")[0] for name in imported(path.read_text())}
+            if tops & {"torch", "litert_torch", "safetensors", "ai_edge_quantizer"}:
+                torch_files.add(str(path.relative_to(ROOT)))
+    assert torch_files == {
+        "mtcnn/networks.py",
+        "engines/build.py",
+        "engines/weights.py",
+        "calibration/quantize.py",
+    }
 
 
 def test_errors_import_nothing() -> None:

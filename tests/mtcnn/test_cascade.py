@@ -52,6 +52,7 @@ def test_red_and_blue_are_not_exchanged(cascade: Cascade) -> None:
         np.zeros((40, 40, 3), np.uint16),
         np.zeros((0, 40, 3), np.uint8),
         np.zeros((1, 40, 40, 3), np.uint8),
+        np.zeros((40, 40, 3, 1), np.uint8),
         [[0, 0, 0]],
         None,
     ],
