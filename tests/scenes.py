@@ -29,7 +29,7 @@ class Scene:
 
 def astronaut() -> Image:
     """Return the portrait, 512 x 512, one face."""
-    return np.ascontiguousarray(data.astronaut())
+    return np.ascontiguousarray(data.astronaut())  # type: ignore[no-untyped-call]
 
 
 def background(width: int, height: int, texture: str = "coffee") -> Image:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -13,10 +14,10 @@ from scenes import Image, astronaut, compose, crowd, iou
 from unface.engines import open_networks
 from unface.mtcnn import Cascade, DetectOptions, Faces, Networks
 
-pytest.importorskip("torch", reason="torch comes with unface[engines]")
+torch = pytest.importorskip("torch", reason="torch comes with unface[engines]")
 
-from unface.mtcnn import reference
-from unface.mtcnn.networks import torch_networks
+from unface.mtcnn import reference  # noqa: E402
+from unface.mtcnn.networks import torch_networks  # noqa: E402
 
 SCENES: dict[str, Callable[[], Image]] = {
     "portrait": astronaut,
@@ -30,8 +31,21 @@ SCENES: dict[str, Callable[[], Image]] = {
 
 
 @pytest.fixture(scope="module")
-def torch_reference() -> Networks:
-    return torch_networks()
+def torch_reference() -> Iterator[Networks]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # one crop at a time leaves a second thread nothing to do but wait
+    yield torch_networks()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def expected_of(torch_reference: Networks) -> Callable[[str], Faces]:
+    """What the reference finds in a scene, found once."""
+    return cache(lambda scene: reference.detect(picture(scene), torch_reference))
+
+
+def picture(scene: str) -> Image:
+    return np.ascontiguousarray(SCENES[scene]())
 
 
 @pytest.fixture(scope="module", params=["torch", "tflite"])
@@ -53,11 +67,10 @@ def disagreements(faces: Faces, expected: Faces) -> int:
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_the_cascade_finds_what_the_reference_finds(
-    scene: str, engines: Networks, torch_reference: Networks
+    scene: str, engines: Networks, expected_of: Callable[[str], Faces]
 ) -> None:
-    image = np.ascontiguousarray(SCENES[scene]())
-    expected = reference.detect(image, torch_reference)
-    faces = Cascade(engines).detect(image)
+    expected = expected_of(scene)
+    faces = Cascade(engines).detect(picture(scene))
     assert disagreements(faces, expected) == 0
     assert faces.boxes.dtype == faces.scores.dtype == faces.landmarks.dtype == np.float32
     if len(faces):

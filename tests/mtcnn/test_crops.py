@@ -28,7 +28,7 @@ def slow_crop(image: NDArray[np.uint8], square: list[float], size: int) -> NDArr
                 if 0 <= y < height and 0 <= x < width:
                     weight = (1 - abs(v - y)) * (1 - abs(u - x))
                     fine[row, column] += weight * level[y, x]
-    return fine.reshape(size, 2, size, 2, 3).mean(axis=(1, 3))
+    return np.asarray(fine.reshape(size, 2, size, 2, 3).mean(axis=(1, 3)), np.float64)
 
 
 SQUARES = [
@@ -104,7 +104,8 @@ def test_images_longer_than_opencv_can_sample_are_cropped_alike(upright: bool) -
         if not upright:
             return crops.crop_squares(mipmap, squares, size)
         turned = Mipmap(np.ascontiguousarray(mipmap.halved(0).transpose(1, 0, 2)))
-        return crops.crop_squares(turned, squares[:, [1, 0, 2]], size).transpose(0, 2, 1, 3)
+        shown = crops.crop_squares(turned, squares[:, [1, 0, 2]], size)
+        return np.asarray(shown.transpose(0, 2, 1, 3), np.uint8)
 
     at = [512.0 * k + 200.0 for k in range(80)]
     squares = np.array([[x, 10.0, 40.0] for x in at])

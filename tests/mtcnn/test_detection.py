@@ -136,7 +136,7 @@ def test_a_list_or_tuple_gives_a_list_and_an_empty_one_an_empty_one() -> None:
         answers = detector.detect((astronaut(), background(60, 50)))
         assert [len(faces) for faces in answers] == [1, 0]
         with pytest.raises(InvalidImage, match="float32"):
-            detector.detect([astronaut(), np.zeros((40, 40, 3), np.float32)])  # type: ignore[list-item]
+            detector.detect([astronaut(), np.zeros((40, 40, 3), np.float32)])
 
 
 def test_options_of_a_call_replace_those_of_the_detector() -> None:

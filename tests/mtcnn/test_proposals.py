@@ -23,13 +23,13 @@ def test_suppression_on_the_grid_is_general_suppression_of_the_boxes(
         mask = rng.random((cells(level.height), cells(level.width))) < density
         rows, columns = np.nonzero(mask)
         parts.append((np.full(len(rows), index), rows, columns))
-    level, row, column = (np.concatenate(part) for part in zip(*parts, strict=True))
-    logit = rng.integers(0, 6, len(level)).astype(np.float32)  # ties
-    found = Cells(level, row, column, logit, np.zeros((len(level), 4), np.float32))
+    index_of, row, column = (np.concatenate(part) for part in zip(*parts, strict=True))
+    logit = rng.integers(0, 6, len(row)).astype(np.float32)  # ties
+    found = Cells(index_of, row, column, logit, np.zeros((len(row), 4), np.float32))
     kept = sorted(suppress_within_levels(found, levels).tolist())
     expected = []
     for index in range(2):
-        mine = np.flatnonzero(level == index)
+        mine = np.flatnonzero(index_of == index)
         x, y = column[mine] * 2.0, row[mine] * 2.0
         boxes = np.stack([x, y, x + 12, y + 12], axis=1)
         expected += mine[bx.nms(boxes, logit[mine], 0.5, "union")].tolist()
