@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,24 +79,28 @@ def write_whole(data: bytes, target: Path) -> None:
 
     Raises `NotWritten`, and leaves nothing behind, when the disk is full or may not be written.
     """
-    temporary = None
+    # Named before it is made: wherever Ctrl-C falls, what is there is known and removed.
+    temporary = target.parent / f".unface-{secrets.token_hex(8)}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=".unface-", delete=False
-        ) as file:
-            temporary = Path(file.name)
+        mode = target.stat().st_mode & 0o777 if target.exists() else None
+        with temporary.open("xb") as file:
+            if mode is not None:  # before there is anything in it to read
+                os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(_mode(target))
         temporary.replace(target)
-        temporary = None
     except OSError as error:
         raise NotWritten(f"{target} cannot be written: {error.strerror}") from error
-    finally:  # also when stopped by Ctrl-C
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    finally:
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file if it is there; one whose name or folder cannot be is not."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _files_below(folder: Path, skip: Path | None) -> Iterator[Path]:
@@ -108,12 +113,3 @@ def _files_below(folder: Path, skip: Path | None) -> Iterator[Path]:
             regular = file.is_file() or not file.exists()
             if regular and file.suffix.lower() in READABLE + UNREADABLE:
                 yield file
-
-
-def _mode(target: Path) -> int:
-    """Return the permissions a new file has here, or those of the file that is replaced."""
-    if target.exists():
-        return target.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
