@@ -1,0 +1,152 @@
+"""From a trained network to one that engines run fast: the same function in other nodes.
+
+Every form of PReLU here is exact (a test holds each to the PyTorch network):
+
+- "prelu": a node of its own. Fastest in float; no runtime has a fast integer kernel for it.
+- "maximum": `max(x, a x)`, as a convolution of one weight a channel and a maximum. For a <= 1.
+- "halves": the convolution gives `[x, a x]`, and the maximum of the halves is the PReLU. A maximum
+  commutes with max-pooling whatever the sign of `a`, so both become one pooling. For a <= 1.
+- "pair": the convolution gives `[relu(x), relu(-x)]`, and the next layer takes `[V, -a V]`:
+  nothing but convolution and ReLU. Not before pooling, where slopes may be negative.
+
+A slope above 1 is first split: `prelu(x) = a x + (1 - a) relu(x)`, two channels with the slopes 1
+and 0, and the next layer takes `[a V, (1 - a) V]`. As a > 0, that holds through pooling too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from unface.calibration.graph import Conv, Graph, HalvesMaximum, Maximum, MaxPool, Node, Prelu
+from unface.mtcnn.network import FloatArray
+
+Form = Literal["prelu", "maximum", "halves", "pair"]
+
+# Measured, fastest first choice of each runtime: docs/engines.md, `python -m benchmarks.forms`.
+FLOAT_COLUMNS = {"pnet": 2, "rnet": 2, "onet": 1}
+INT8_COLUMNS = {"pnet": 2, "rnet": 2, "onet": 2}
+INT8_FORMS: dict[str, dict[str, Form]] = {"pnet": {"conv1": "halves"}, "rnet": {}, "onet": {}}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A trained layer: convolution, PReLU with `slopes` `[C]`, and pooling where there is one."""
+
+    conv: Conv
+    slopes: FloatArray
+    pool: MaxPool | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network: hidden layers, then heads that all take the last one's output."""
+
+    network: str
+    layers: tuple[Layer, ...]
+    heads: tuple[Conv, ...]
+
+
+# Zhang et al. 2016, fig. 2: size, stride and whether a last part of a window counts.
+POOLS = {
+    "pnet": {"conv1": MaxPool(2, 2)},
+    "rnet": {"conv1": MaxPool(3, 2, ceil=True), "conv2": MaxPool(3, 2)},
+    "onet": {
+        "conv1": MaxPool(3, 2, ceil=True),
+        "conv2": MaxPool(3, 2),
+        "conv3": MaxPool(2, 2),
+    },
+}
+
+
+def read_trained(network: str) -> Trained:
+    """Return "pnet", "rnet" or "onet" as `unface.mtcnn.networks` defines and loads it."""
+    from unface.mtcnn.networks import load_network
+
+    module = load_network(network)
+    tensors = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+    convs = [
+        Conv(name.removesuffix(".weight"), tensor, tensors[name.replace("weight", "bias")])
+        for name, tensor in tensors.items()
+        if tensor.ndim == 4
+    ]
+    heads = [replace(c, name=o) for c, o in zip(convs[-len(module.outputs) :], module.outputs, strict=True)]
+    slopes = [tensor for name, tensor in tensors.items() if name.startswith("prelu")]
+    layers = [
+        Layer(conv, a, POOLS[network].get(conv.name))
+        for conv, a in zip(convs[: len(slopes)], slopes, strict=True)
+    ]
+    return Trained(network, tuple(layers), tuple(heads))
+
+
+def rewrite(trained: Trained, forms: Mapping[str, Form], default: Form, columns: int = 1) -> Graph:
+    """Return the graph of a trained network, each layer in the form named for it, or `default`."""
+    layers, heads = list(trained.layers), list(trained.heads)
+    nodes: list[Node] = []
+    for index, layer in enumerate(layers):
+        form = forms.get(layer.conv.name, default)
+        if form != "prelu":
+            layer, mix = split_steep(layer)
+            _mix(layers, heads, index, mix)
+        if form == "pair":
+            layer, mix = relu_pair(layer)
+            _mix(layers, heads, index, mix)
+        nodes += _nodes(layer, form)
+    return Graph(trained.network, tuple(nodes), tuple(heads), columns)
+
+
+def split_steep(layer: Layer) -> tuple[Layer, FloatArray]:
+    """Return a layer without slopes above 1, and how the old channels come of the new `[old, new]`."""
+    steep = np.flatnonzero(layer.slopes > 1)
+    conv, a = layer.conv, layer.slopes
+    slopes = np.concatenate([np.minimum(a, 1), np.zeros(len(steep), np.float32)])
+    mix = np.concatenate([np.eye(len(a)), np.zeros((len(a), len(steep)))], axis=1)
+    mix[steep, steep] = a[steep]
+    mix[steep, len(a) + np.arange(len(steep))] = 1 - a[steep]
+    weight = np.concatenate([conv.weight, conv.weight[steep]])
+    bias = np.concatenate([conv.bias, conv.bias[steep]])
+    return replace(layer, conv=replace(conv, weight=weight, bias=bias), slopes=slopes), mix
+
+
+def relu_pair(layer: Layer) -> tuple[Layer, FloatArray]:
+    """Return the layer as `[relu(x), relu(-x)]` and how the channels come of them `[C, 2C]`."""
+    if layer.pool is not None:
+        raise ValueError(f"{layer.conv.name} is pooled: relu(x) and relu(-x) would be pooled apart")
+    conv, a = layer.conv, layer.slopes
+    weight, bias = np.concatenate([conv.weight, -conv.weight]), np.concatenate([conv.bias, -conv.bias])
+    paired = replace(conv, weight=weight, bias=bias, relu=True)
+    return replace(layer, conv=paired), np.concatenate([np.eye(len(a)), -np.diag(a)], axis=1)
+
+
+def _nodes(layer: Layer, form: Form) -> list[Node]:
+    conv, a = layer.conv, layer.slopes
+    pool: list[Node] = [layer.pool] if layer.pool else []
+    if form == "prelu":
+        return [conv, Prelu(a), *pool]
+    if form == "maximum":
+        return [conv, Maximum(a), *pool]
+    if form == "pair":
+        return [conv]
+    scaled = conv.weight * a[:, None, None, None], conv.bias * a
+    both = replace(
+        conv,
+        weight=np.concatenate([conv.weight, scaled[0]]),
+        bias=np.concatenate([conv.bias, scaled[1]]),
+    )
+    return [both, *pool, HalvesMaximum()]
+
+
+def _mix(layers: list[Layer], heads: list[Conv], index: int, mix: FloatArray) -> None:
+    """Let what follows layer `index` take other channels: its weights times `mix` `[old, new]`."""
+
+    def mixed(conv: Conv) -> Conv:
+        weight = np.einsum("oihw,in->onhw", conv.weight.astype(np.float64), mix)
+        return replace(conv, weight=weight.astype(np.float32))
+
+    if index + 1 < len(layers):
+        layers[index + 1] = replace(layers[index + 1], conv=mixed(layers[index + 1].conv))
+    else:
+        heads[:] = [mixed(head) for head in heads]
