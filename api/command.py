@@ -50,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_anonymize(commands)
     _add_serve(commands)
     _add_info(commands)
+    _add_validate(commands)
     return parser
 
 
@@ -106,6 +107,25 @@ def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.set_defaults(run=_info)
 
 
+def _add_validate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("validate", help="may an engine take the place of another?")
+    engine = "an engine: fp32, int8 or FOLDER:int8"
+    parser.add_argument("reference", metavar="FLOAT", help=engine)
+    parser.add_argument("candidate", metavar="QUANT", help="the engine that is judged, likewise")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="labelled pictures (default: scenes that ship)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page with the faces only one found"
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads (all)")
+    parser.add_argument(
+        "--no-speed", dest="speed", action="store_false", help="leave out speed and memory"
+    )
+    parser.set_defaults(run=_validate)
+
+
 def _add_detect_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which faces")
     group.add_argument("--profile", help="accurate (default) or privacy: finds more, errs more")
@@ -159,6 +179,12 @@ def _info(arguments: argparse.Namespace) -> int:
     from unface.info import print_info
 
     return print_info(arguments)
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from unface.validate import validate_engines
+
+    return validate_engines(arguments)
 
 
 if __name__ == "__main__":

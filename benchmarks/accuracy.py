@@ -12,38 +12,23 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.machine import describe
-from benchmarks.matching import Boxes, Counts, both_find, match, met
 from benchmarks.peers import BENCH, NAMES, OURS, NotInstalled, worker
+from unface.calibration.labels import SETS as RULES
+from unface.calibration.matching import Boxes, Counts, both_find, match, met
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
 Found = dict[str, Any]
 Finder = Callable[[Path], Found]
 
 
-@dataclass(frozen=True)
-class LabelledSet:
-    """How a set is scored: the IoU that counts, and from which labelled height on (pixels)."""
-
-    iou: float
-    min_height: float = 0
-    only_validation: bool = False  # MTCNN was trained on the rest of WIDER FACE
-
-
-SETS = {
-    "fddb_single": LabelledSet(0.4),
-    "wider_orig": LabelledSet(0.5, 20, only_validation=True),
-    "wider_416": LabelledSet(0.5, 12),
-    "face_mask": LabelledSet(0.4, 20),
-    "cmu_mit": LabelledSet(0.3),
-    "negatives": LabelledSet(0.5),
-}
+SETS = {name: rules for name, rules in RULES.items() if not rules.landmarks_only}
 
 
 def pictures(data: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -51,7 +36,7 @@ def pictures(data: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     folder = data / "labelled" / name
     for line in (folder / "labels.jsonl").read_text().splitlines():
         label = json.loads(line)
-        if SETS.get(name, LabelledSet(0)).only_validation and label.get("wider_split") != "val":
+        if RULES[name].only_validation and label.get("wider_split") != "val":
             continue
         yield folder / "images" / label["image"], label
 

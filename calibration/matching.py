@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BANDS = {"<20": (0, 20), "20-40": (20, 40), "40-80": (40, 80), ">80": (80, np.inf)}
+FALSE, NEITHER = -1, -2  # a detection that meets no face; one that meets only an ignored face
 Boxes = NDArray[np.float64]
 
 
@@ -35,29 +36,51 @@ def iou(a: Boxes, b: Boxes) -> Boxes:
     return np.asarray(shared / (area_a[:, None] + area_b[None] - shared), np.float64)
 
 
+def assign(
+    boxes: Boxes, faces: Boxes, ignored: NDArray[np.bool_], at_least: float
+) -> NDArray[np.int64]:
+    """Return for each detection `[n]` the labelled face it takes, or `FALSE`, or `NEITHER`.
+
+    Detections `[n, 4]`, best score first, against faces `[m, 4]`. Each takes the free face it
+    overlaps most, from the IoU `at_least` on. One that meets only an ignored face is `NEITHER`.
+    The answer for the first k detections does not depend on the others.
+    """
+    taken = np.full(len(boxes), FALSE, np.int64)
+    if not len(boxes) or not len(faces):
+        return taken
+    free = ~ignored
+    for index, row in enumerate(iou(boxes, faces)):
+        best = int(np.where(free, row, -1).argmax())
+        if free[best] and row[best] >= at_least:
+            free[best] = False
+            taken[index] = best
+        elif (row[ignored] >= at_least).any():
+            taken[index] = NEITHER
+    return taken
+
+
+def band_of(height: float) -> str:
+    """Return the name of the band that a labelled height in pixels belongs to."""
+    return next(band for band, (low, high) in BANDS.items() if low <= height < high)
+
+
 def match(
     counts: Counts, boxes: Boxes, faces: Boxes, ignored: NDArray[np.bool_], at_least: float
 ) -> None:
     """Count one picture: detections `[n, 4]`, best score first, against faces `[m, 4]`.
 
-    Each detection takes the free face it overlaps most, from `at_least` on. One that meets only an
-    ignored face (marked so, or smaller than the set's limit) counts as nothing.
+    A detection that meets only an ignored face (marked so, or smaller than the set's limit) counts
+    as nothing; see `assign`.
     """
-    overlap = iou(boxes, faces) if len(boxes) and len(faces) else np.zeros((len(boxes), len(faces)))
-    free = ~ignored
-    for row in overlap:
-        best = int(np.where(free, row, -1).argmax()) if len(row) else -1
-        if best >= 0 and free[best] and row[best] >= at_least:
-            free[best] = False
-        elif not (len(row) and (row[ignored] >= at_least).any()):
-            counts.false_positives += 1
-    heights = faces[:, 3] - faces[:, 1]
+    taken = assign(boxes, faces, ignored, at_least)
+    counts.false_positives += int((taken == FALSE).sum())
     for index in np.flatnonzero(~ignored):
-        band = next(b for b, (low, high) in BANDS.items() if low <= heights[index] < high)
+        found = bool((taken == index).any())
+        band = counts.bands[band_of(faces[index, 3] - faces[index, 1])]
         counts.faces += 1
-        counts.found += not free[index]
-        counts.bands[band][0] += 1
-        counts.bands[band][1] += int(not free[index])
+        counts.found += found
+        band[0] += 1
+        band[1] += found
 
 
 def both_find(

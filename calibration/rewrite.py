@@ -43,11 +43,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network: hidden layers, then heads that all take the last one's output."""
+    """A trained network: hidden layers, then heads that all take the last one's output.
+
+    `tuned` says that the weights were tuned for INT8 (`unface.calibration.tune`).
+    """
 
     network: str
     layers: tuple[Layer, ...]
     heads: tuple[Conv, ...]
+    tuned: bool = False
 
 
 # Zhang et al. 2016, fig. 2: size, stride and whether a last part of a window counts.
@@ -73,7 +77,10 @@ def read_trained(network: str) -> Trained:
         for name, tensor in tensors.items()
         if tensor.ndim == 4
     ]
-    heads = [replace(c, name=o) for c, o in zip(convs[-len(module.outputs) :], module.outputs, strict=True)]
+    heads = [
+        replace(c, name=o)
+        for c, o in zip(convs[-len(module.outputs) :], module.outputs, strict=True)
+    ]
     slopes = [tensor for name, tensor in tensors.items() if name.startswith("prelu")]
     layers = [
         Layer(conv, a, POOLS[network].get(conv.name))
@@ -98,8 +105,30 @@ def rewrite(trained: Trained, forms: Mapping[str, Form], default: Form, columns:
     return Graph(trained.network, tuple(nodes), tuple(heads), columns)
 
 
+def equalize(trained: Trained, limits: Mapping[str, FloatArray | tuple[float, ...]]) -> Trained:
+    """Return the same network with the channels of each layer closer to one magnitude.
+
+    PReLU and pooling commute with a positive factor, so a channel may be multiplied by one that
+    the next layer divides by; one scale for all channels then wastes less of the small ones
+    (cross-layer equalization; Nagel et al., "Data-Free Quantization", 2019). `limits` are the
+    magnitudes by layer, `[C]`. The factor is the root of what would make them equal: all the way,
+    the next layer's weights would become as uneven.
+    """
+    layers, heads = list(trained.layers), list(trained.heads)
+    for index, layer in enumerate(layers):
+        limit = np.array(limits[layer.conv.name], np.float64)
+        limit = np.maximum(limit, limit.max() * 1e-3)
+        factor = np.sqrt(limit.max() / limit)
+        factor = (factor / np.exp(np.log(factor).mean())).astype(np.float32)
+        conv = layers[index].conv
+        weight, bias = conv.weight * factor[:, None, None, None], conv.bias * factor
+        layers[index] = replace(layers[index], conv=replace(conv, weight=weight, bias=bias))
+        _mix(layers, heads, index, np.diag(1 / factor))
+    return replace(trained, layers=tuple(layers), heads=tuple(heads))
+
+
 def split_steep(layer: Layer) -> tuple[Layer, FloatArray]:
-    """Return a layer without slopes above 1, and how the old channels come of the new `[old, new]`."""
+    """Return a layer without slopes above 1, and how old channels come of new ones `[old, new]`."""
     steep = np.flatnonzero(layer.slopes > 1)
     conv, a = layer.conv, layer.slopes
     slopes = np.concatenate([np.minimum(a, 1), np.zeros(len(steep), np.float32)])
@@ -116,7 +145,10 @@ def relu_pair(layer: Layer) -> tuple[Layer, FloatArray]:
     if layer.pool is not None:
         raise ValueError(f"{layer.conv.name} is pooled: relu(x) and relu(-x) would be pooled apart")
     conv, a = layer.conv, layer.slopes
-    weight, bias = np.concatenate([conv.weight, -conv.weight]), np.concatenate([conv.bias, -conv.bias])
+    weight, bias = (
+        np.concatenate([conv.weight, -conv.weight]),
+        np.concatenate([conv.bias, -conv.bias]),
+    )
     paired = replace(conv, weight=weight, bias=bias, relu=True)
     return replace(layer, conv=paired), np.concatenate([np.eye(len(a)), -np.diag(a)], axis=1)
 

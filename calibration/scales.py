@@ -20,7 +20,7 @@ LARGEST = 127
 def quantize_weight(
     weight: FloatArray, axis: int
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Return int8 values and one scale for each index of `axis`, symmetric: value 127 is the largest.
+    """Return int8 values and one scale for each index of `axis`; 127 is the largest magnitude.
 
     TFLite quantization specification, "per-axis, zero_point = 0, [-127, 127]"; TensorRT asks for
     the same.

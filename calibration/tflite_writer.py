@@ -10,8 +10,8 @@ int32 at (input scale * weight scale), activations one scale a tensor. Scales ar
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import flatbuffers
@@ -149,9 +149,7 @@ class _Writer:
         constants = self._constants(f"{name}/slopes", x, weight, bias, axis=3)
         scaled = self._tensor(f"{name}/scaled", x.shape, x.scale)
         kind = schema.BuiltinOptions.DepthwiseConv2DOptions
-        self._operator(
-            "DEPTHWISE_CONV_2D", [x.index, *constants], scaled, kind, options, version=3
-        )
+        self._operator("DEPTHWISE_CONV_2D", [x.index, *constants], scaled, kind, options, version=3)
         y = self._tensor(f"{name}/prelu", x.shape, x.scale)
         kind = schema.BuiltinOptions.MaximumMinimumOptions
         options = schema.MaximumMinimumOptionsT()
@@ -235,7 +233,9 @@ class _Writer:
             return self._constant(f"{name}/weight", values, scale, axis), bias_tensor
         if self._weights == "float16" and axis == 0:
             half = self._constant(f"{name}/half", weight.astype(np.float16))
-            full = _Tensor(self._add(f"{name}/weight", weight.shape, schema.TensorType.FLOAT32), (), None)
+            full = _Tensor(
+                self._add(f"{name}/weight", weight.shape, schema.TensorType.FLOAT32), (), None
+            )
             self._operator("DEQUANTIZE", [half], full, version=3)
             return full.index, bias_tensor
         return self._constant(f"{name}/weight", weight), bias_tensor

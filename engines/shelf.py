@@ -1,78 +1,164 @@
-"""The engines that ship with unface: `prebuilt/*.tflite` and their manifest."""
+"""Folders of engines and their manifests: what ships in `prebuilt/`, or what a user built."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from unface.engines.tflite import TfliteNetwork
 from unface.errors import EngineError, InvalidOption
 from unface.mtcnn.network import Networks
 
+if TYPE_CHECKING:  # Python 3.10 has it elsewhere than 3.11
+    from importlib.abc import Traversable
+
 NETWORKS = ("pnet", "rnet", "onet")
 BATCHES = {"pnet": (1,), "rnet": (4, 32), "onet": (1, 8)}  # measured: docs/performance.md
 MAX_THREADS = 64
+MANIFEST = "manifest.json"
+
+log = logging.getLogger("unface.engines")
 
 
 @dataclass(frozen=True)
 class Engine:
-    """One engine file: its network ("pnet"), precision ("fp32"), file name and SHA-256."""
+    """One engine file: its network ("pnet"), precision ("fp32"), file name, SHA-256, runtime."""
 
     network: str
     precision: str
     file: str
     sha256: str
+    runtime: str = "tflite"
 
-    def read(self) -> bytes:
-        """Return the file's bytes; raises `EngineError` when it is missing or altered."""
+
+@dataclass(frozen=True)
+class Certificate:
+    """That three engines passed the gate (`unface.calibration.gate`), or why they did not."""
+
+    precision: str
+    runtime: str
+    engines: Mapping[str, str]  # SHA-256 by network
+    passed: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A folder of engines; see `read_shelf`."""
+
+    folder: Traversable
+    engines: tuple[Engine, ...]
+    certificates: tuple[Certificate, ...]
+    shipped: bool = False
+
+    @property
+    def precisions(self) -> list[str]:
+        """The precisions for which there are all three TFLite engines."""
+        return sorted({e.precision for e in self.engines if len(self.of(e.precision)) == 3})
+
+    def of(self, precision: str) -> dict[str, Engine]:
+        """Return the TFLite engines of a precision by network."""
+        return {
+            e.network: e for e in self.engines if e.precision == precision and e.runtime == "tflite"
+        }
+
+    def read(self, engine: Engine) -> bytes:
+        """Return an engine's bytes; raises `EngineError` when it is missing or altered."""
         try:
-            data = (files("unface.engines") / "prebuilt" / self.file).read_bytes()
+            data = (self.folder / engine.file).read_bytes()
         except OSError as error:
-            raise EngineError(f"engine {self.file} is missing: reinstall unface") from error
-        if hashlib.sha256(data).hexdigest() != self.sha256:
-            raise EngineError(f"engine {self.file} is damaged (its hash differs): reinstall unface")
+            raise EngineError(f"engine {engine.file} is missing: {self._remedy}") from error
+        if hashlib.sha256(data).hexdigest() != engine.sha256:
+            raise EngineError(f"engine {engine.file} is damaged (its hash differs): {self._remedy}")
         return data
 
-
-@cache
-def prebuilt() -> tuple[Engine, ...]:
-    """Return the engines that ship, from `prebuilt/manifest.json`."""
-    try:
-        manifest = json.loads((files("unface.engines") / "prebuilt" / "manifest.json").read_text())
-        return tuple(
-            Engine(e["network"], e["precision"], e["file"], e["sha256"])
-            for e in manifest["engines"]
+    def check_certificate(self, precision: str) -> None:
+        """Raise `EngineError` unless the engines of a precision passed the gate, as they are."""
+        hashes = {network: engine.sha256 for network, engine in self.of(precision).items()}
+        found = [
+            c
+            for c in self.certificates
+            if (c.precision, c.runtime, dict(c.engines)) == (precision, "tflite", hashes)
+        ]
+        if any(c.passed for c in found):
+            return
+        why = f"failed the gate: {'; '.join(found[0].reasons)}" if found else "have no certificate"
+        raise EngineError(
+            f"the {precision} engines {why}; build them again, choose another precision, or allow "
+            "uncertified engines (--allow-uncertified), which may miss faces"
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EngineError("the manifest of the engines cannot be read: reinstall unface") from error
+
+    @property
+    def _remedy(self) -> str:
+        return "reinstall unface" if self.shipped else "build the engines again"
 
 
-def precisions() -> list[str]:
-    """Return the precisions for which all three networks ship."""
-    return sorted({e.precision for e in prebuilt()})
+def read_shelf(folder: Path | None = None) -> Shelf:
+    """Return the engines of a folder, by its manifest; None: those that ship.
+
+    Raises `EngineError` when there is no manifest or it cannot be read.
+    """
+    if folder is None:
+        return _prebuilt()
+    if not folder.is_dir():
+        raise EngineError(f"{folder} is no folder of engines")
+    return _read(folder, shipped=False)
 
 
-def open_networks(precision: str = "fp32", threads: int | None = None) -> Networks:
+def prebuilt() -> tuple[Engine, ...]:
+    """Return the engines that ship."""
+    return _prebuilt().engines
+
+
+def open_networks(
+    precision: str = "fp32",
+    threads: int | None = None,
+    folder: Path | None = None,
+    *,
+    allow_uncertified: bool = False,
+) -> Networks:
     """Load the three TFLite engines of a precision, to run on so many CPU threads.
 
-    `threads` None takes all cores this process may use. Raises `InvalidOption` for a precision
-    that does not ship and `EngineError` when an engine is missing, damaged or cannot be loaded.
+    `threads` None takes all cores this process may use; `folder` None takes the engines that ship.
+    Raises `InvalidOption` for a precision that is not there and `EngineError` when an engine is
+    missing, damaged, cannot be loaded or, unless `allow_uncertified`, has not passed the gate.
     """
-    if precision not in precisions():
-        raise InvalidOption(f"precision is {precision!r}; there are {', '.join(precisions())}")
-    threads = cores() if threads is None else threads
-    if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
-        raise InvalidOption(f"threads is {threads}; it must be 1 to {MAX_THREADS}, a whole number")
-    chosen = {e.network: e for e in prebuilt() if e.precision == precision}
-    pnet, rnet, onet = (
-        TfliteNetwork(chosen[name].read(), chosen[name].file, BATCHES[name], threads)
-        for name in NETWORKS
-    )
-    return Networks(pnet, rnet, onet, backend="tflite", precision=precision)
+    shelf = read_shelf(folder)
+    networks = _load(shelf, precision, threads)
+    try:
+        shelf.check_certificate(precision)
+    except EngineError as error:
+        if not allow_uncertified:
+            raise
+        log.warning("UNCERTIFIED ENGINES IN USE, faces may be missed: %s", error)
+    return networks
+
+
+def open_named(spec: str, threads: int | None = None) -> Networks:
+    """Load engines, certified or not, by "int8" (those that ship) or "FOLDER:int8"."""
+    folder, precision = parse_spec(spec)
+    return _load(read_shelf(folder), precision, threads)
+
+
+def named_files(spec: str) -> dict[str, bytes]:
+    """Return the bytes of the engines that `open_named` would load, by network."""
+    folder, precision = parse_spec(spec)
+    shelf = read_shelf(folder)
+    return {name: shelf.read(engine) for name, engine in shelf.of(precision).items()}
+
+
+def parse_spec(spec: str) -> tuple[Path | None, str]:
+    """Return folder (None: what ships) and precision of "int8" or "FOLDER:int8"."""
+    folder, _, precision = spec.rpartition(":")
+    return (Path(folder) if folder else None), precision
 
 
 def cores() -> int:
@@ -80,3 +166,44 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), MAX_THREADS)
     return min(os.cpu_count() or 1, MAX_THREADS)
+
+
+def _load(shelf: Shelf, precision: str, threads: int | None) -> Networks:
+    if precision not in shelf.precisions:
+        there = ", ".join(shelf.precisions)
+        raise InvalidOption(f"precision is {precision!r}; there are {there}")
+    threads = cores() if threads is None else threads
+    if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
+        raise InvalidOption(f"threads is {threads}; it must be 1 to {MAX_THREADS}, a whole number")
+    chosen = shelf.of(precision)
+    pnet, rnet, onet = (
+        TfliteNetwork(shelf.read(chosen[name]), chosen[name].file, BATCHES[name], threads)
+        for name in NETWORKS
+    )
+    return Networks(pnet, rnet, onet, backend="tflite", precision=precision)
+
+
+@cache
+def _prebuilt() -> Shelf:
+    return _read(files("unface.engines") / "prebuilt", shipped=True)
+
+
+def _read(folder: Traversable, *, shipped: bool) -> Shelf:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        engines = tuple(
+            Engine(e["network"], e["precision"], e["file"], e["sha256"], e["runtime"])
+            for e in manifest["engines"]
+        )
+        certificates = tuple(
+            Certificate(
+                c["precision"], c["runtime"], c["engines"], c["passed"] is True, tuple(c["reasons"])
+            )
+            for c in manifest["certificates"]
+        )
+        if any(Path(engine.file).name != engine.file for engine in engines):
+            raise ValueError("an engine lies outside its folder")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        remedy = "reinstall unface" if shipped else "build the engines again"
+        raise EngineError(f"the manifest of the engines cannot be read: {remedy}") from error
+    return Shelf(folder, engines, certificates, shipped)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.matching import Counts, both_find, match, met
+from unface.calibration.matching import Counts, both_find, match, met
 
 NOBODY = np.empty((0, 4))
 

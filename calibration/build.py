@@ -1,0 +1,267 @@
+"""Build every engine from the weights and the calibration cache, judge them, write the manifest.
+
+    python -m unface.calibration.build engines/prebuilt [--cache FOLDER] [--data DIR]
+
+The same weights, cache and program give the same bytes. Engines whose bytes have not changed keep
+the certificates they have; others are judged by the gate, on labelled pictures (`--data`) or on the
+built-in scenes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from unface.calibration.cache import Calibration, read_calibration
+from unface.calibration.gate import Comparison, Verdict, compare, judge
+from unface.calibration.labels import LabelledPicture, read_labels
+from unface.calibration.onnx_network import open_onnx
+from unface.calibration.onnx_writer import write_onnx
+from unface.calibration.rewrite import (
+    FLOAT_COLUMNS,
+    INT8_COLUMNS,
+    INT8_FORMS,
+    Trained,
+    read_trained,
+    rewrite,
+)
+from unface.calibration.samples import SHAPES
+from unface.calibration.scenes import labelled_scenes
+from unface.calibration.tflite_writer import Weights, write_tflite
+from unface.calibration.weights import hash_of, int8_weights
+from unface.engines.shelf import MANIFEST, NETWORKS, open_named
+from unface.errors import UnfaceError
+from unface.mtcnn.network import Networks
+
+TOOLS = ("ai-edge-litert", "numpy", "onnx", "torch")  # that the bytes, or the gate, depend on
+TFLITE = ("fp32", "fp16", "dynamic", "int8", "mixed")
+ONNX = ("fp32", "int8")
+# The heads of the small networks stay in float: no time is lost, and scores that int8 would make
+# equal keep their order, which decides what suppression keeps.
+FLOAT_HEADS = {"rnet": ("logit", "box"), "onet": ("logit", "box", "landmarks")}
+KEPT_AS: dict[str, Weights] = {"fp32": "float32", "fp16": "float16", "dynamic": "int8"}
+
+
+def shipped_cache() -> Path:
+    """Return the folder of the calibration cache that ships."""
+    return Path(str(files("unface.calibration") / "cache"))
+
+
+def build_tflite(network: str, precision: str, calibration: Calibration, weights: Trained) -> bytes:
+    """Return the TFLite engine of a network; `weights` are those that INT8 starts from."""
+    height, width, _ = SHAPES[network]
+    if precision in KEPT_AS:
+        graph = rewrite(read_trained(network), {}, "prelu", FLOAT_COLUMNS[network])
+        return write_tflite(graph, (height, width), weights=KEPT_AS[precision])
+    deployed = calibration.deployed(weights)
+    graph = rewrite(deployed, INT8_FORMS[network], "maximum", INT8_COLUMNS[network])
+    float_layers = set(FLOAT_HEADS.get(network, ()))
+    if precision == "mixed":
+        float_layers.update(calibration.float_layers)
+    scales = calibration.scales()
+    return write_tflite(graph, (height, width), scales=scales, float_layers=float_layers)
+
+
+def build_onnx(network: str, precision: str, calibration: Calibration, weights: Trained) -> bytes:
+    """Return the ONNX engine of a network: PReLU in float, Conv and ReLU alone with Q/DQ."""
+    height, width, _ = SHAPES[network]
+    if precision == "fp32":
+        return write_onnx(rewrite(read_trained(network), {}, "prelu"), (height, width))
+    deployed = calibration.deployed(weights)
+    pooled = {layer.conv.name: "halves" for layer in deployed.layers if layer.pool}
+    graph = rewrite(deployed, pooled, "pair")  # type: ignore[arg-type]
+    return write_onnx(graph, (height, width), calibration.scales())
+
+
+def build_all(folder: Path, cache: Path) -> list[dict[str, Any]]:
+    """Write all engines into a folder; returns what the manifest says of each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for network in NETWORKS:
+        calibration = read_calibration(cache / f"{network}.json")
+        weights = int8_weights(network)
+        calibration.check(weights)
+        for runtime, precisions, build in (
+            ("tflite", TFLITE, build_tflite),
+            ("onnx", ONNX, build_onnx),
+        ):
+            for precision in precisions:
+                data = build(network, precision, calibration, weights)
+                path = folder / f"{network}.{precision}.{runtime}"
+                path.write_bytes(data)
+                quantized = precision in ("int8", "mixed")
+                entries.append(
+                    {
+                        "network": network,
+                        "precision": precision,
+                        "runtime": runtime,
+                        "file": path.name,
+                        "sha256": hashlib.sha256(data).hexdigest(),
+                        "input": ["N", *SHAPES[network]],
+                        "weights_sha256": hash_of(weights if quantized else read_trained(network)),
+                        "calibration_sha256": _sha256(cache / f"{network}.json")
+                        if quantized
+                        else None,
+                    }
+                )
+    return entries
+
+
+def certify(
+    folder: Path, entries: list[dict[str, Any]], pictures: list[LabelledPicture], data: str
+) -> list[dict[str, Any]]:
+    """Return a certificate for every set of three engines, old ones where no byte has changed."""
+    earlier = _earlier_certificates(folder)
+    certificates = []
+    for runtime, precision in sorted({(e["runtime"], e["precision"]) for e in entries}):
+        hashes = {
+            e["network"]: e["sha256"]
+            for e in entries
+            if (e["runtime"], e["precision"]) == (runtime, precision)
+        }
+        same = [
+            c
+            for c in earlier
+            if (c["runtime"], c["precision"], c["engines"]) == (runtime, precision, hashes)
+        ]
+        # The reference of all is FP32, and its own is PyTorch.
+        certificates.append(
+            same[0] if same else _certificate(folder, runtime, precision, hashes, pictures, data)
+        )
+    return certificates
+
+
+def _certificate(
+    folder: Path,
+    runtime: str,
+    precision: str,
+    hashes: dict[str, str],
+    pictures: list[LabelledPicture],
+    data: str,
+) -> dict[str, Any]:
+    name = f"{precision}.{runtime}"
+    if precision == "fp32":
+        from unface.mtcnn.networks import torch_networks
+
+        reference, of = torch_networks(), "torch fp32"
+    else:
+        reference, of = open_named(f"{folder}:fp32"), "fp32.tflite"
+    candidate = _open(folder, runtime, precision)
+    with tqdm(total=len(pictures), desc=f"gate {name}", unit="picture", disable=None) as bar:
+        comparison = compare(reference, candidate, pictures, bar.update)
+    verdict = judge(comparison)
+    print(f"{name}: {_line(comparison, verdict)}", file=sys.stderr)
+    return {
+        "precision": precision,
+        "runtime": runtime,
+        "engines": hashes,
+        "reference": of,
+        "data": data,
+        "passed": verdict.passed,
+        "reasons": list(verdict.reasons),
+        **_figures(comparison),
+    }
+
+
+def _open(folder: Path, runtime: str, precision: str) -> Networks:
+    opened: Callable[[], Networks] = (
+        (lambda: open_onnx(folder, precision, threads=2))
+        if runtime == "onnx"
+        else (lambda: open_named(f"{folder}:{precision}"))
+    )
+    return opened()
+
+
+def _figures(comparison: Comparison) -> dict[str, Any]:
+    """Return what a certificate keeps: no times, which would differ from build to build."""
+
+    def percent(found: int, faces: int) -> float | None:
+        return round(100 * found / faces, 2) if faces else None
+
+    marks = comparison.landmarks
+    return {
+        "pictures": comparison.pictures,
+        "faces": comparison.overall.faces,
+        "recall": {
+            name: {
+                "faces": r.faces,
+                "reference": percent(r.reference, r.faces),
+                "candidate": percent(r.candidate, r.faces),
+            }
+            for name, r in {"all": comparison.overall, **comparison.bands}.items()
+        },
+        "false_positives": list(comparison.false_positives),
+        "landmark_error": None
+        if marks is None
+        else {"reference": round(marks.reference, 3), "candidate": round(marks.candidate, 3)},
+    }
+
+
+def _line(comparison: Comparison, verdict: Verdict) -> str:
+    recall = comparison.overall
+    text = "passed" if verdict.passed else f"FAILED ({'; '.join(verdict.reasons)})"
+    return f"{text}, recall {recall.difference:+.2f} points of {recall.faces} faces"
+
+
+def _earlier_certificates(folder: Path) -> list[dict[str, Any]]:
+    try:
+        return list(json.loads((folder / MANIFEST).read_text())["certificates"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # none, or of an earlier program: judged anew
+
+
+def write_manifest(
+    folder: Path, entries: list[dict[str, Any]], certificates: list[dict[str, Any]]
+) -> None:
+    """Write `manifest.json`: every engine, its hash, and what the gate said."""
+    manifest = {
+        "toolchain": {tool: version(tool).split("+")[0] for tool in TOOLS},
+        "engines": entries,
+        "certificates": certificates,
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def build(folder: Path, cache: Path, data: Path | None) -> bool:
+    """Build, judge, write the manifest; returns whether INT8 passed the gate."""
+    entries = build_all(folder, cache)
+    # Engines open by manifest, also to be judged; until then without certificates.
+    earlier = _earlier_certificates(folder)
+    write_manifest(folder, entries, earlier)
+    pictures = labelled_scenes() if data is None else read_labels(data)
+    name = "built-in scenes" if data is None else ", ".join(sorted({p.set for p in pictures}))
+    certificates = certify(folder, entries, pictures, name)
+    write_manifest(folder, entries, certificates)
+    return all(c["passed"] for c in certificates)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main() -> int:
+    """Build the engines of a folder; the exit code says whether all passed the gate."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--cache", type=Path, default=None, help="default: the one that ships")
+    parser.add_argument("--data", type=Path, help="labelled pictures for the gate")
+    arguments = parser.parse_args()
+    try:
+        passed = build(arguments.folder, arguments.cache or shipped_cache(), arguments.data)
+    except UnfaceError as error:
+        print(f"make engines: {error}", file=sys.stderr)
+        return 2
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""The calibration cache: one readable JSON file a network, the only source of INT8 scales."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unface.calibration.rewrite import Trained, equalize
+from unface.calibration.weights import hashes_of
+from unface.errors import EngineError
+
+VERSION = 2
+METHODS = ("min-max", "percentile", "mse", "entropy")
+LARGEST = 127
+
+
+@dataclass(frozen=True)
+class LayerRange:
+    """What a layer gives over the samples: `limit` is the magnitude that int8 127 stands for.
+
+    `largest` is the largest magnitude seen and `method` how `limit` follows (`ranges.threshold`).
+    `channels` are the magnitudes `[C]` that `rewrite.equalize` evens out; empty: it is left alone.
+    """
+
+    limit: float
+    largest: float
+    method: str
+    channels: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Everything INT8 about one network; see `LayerRange` for its layers."""
+
+    network: str
+    samples: int
+    samples_sha256: str  # of their bytes, in order
+    weights: Mapping[str, str]  # SHA-256 of each tensor the layers were measured with
+    layers: Mapping[str, LayerRange]
+    float_layers: tuple[str, ...] = ()  # what the mixed engine keeps in float
+
+    def scales(self) -> dict[str, float]:
+        """Return the scale of each layer, as float32 holds it."""
+        return {n: float(np.float32(layer.limit / LARGEST)) for n, layer in self.layers.items()}
+
+    def deployed(self, weights: Trained) -> Trained:
+        """Return the weights that are quantized: `weights`, channels evened out.
+
+        Raises `EngineError` when the cache was made with other weights, naming what changed.
+        """
+        self.check(weights)
+        channels = {n: np.array(r.channels, np.float32) for n, r in self.layers.items()}
+        even = all(len(channels[layer.conv.name]) for layer in weights.layers)
+        return equalize(weights, channels) if even else weights
+
+    def check(self, weights: Trained) -> None:
+        """Raise `EngineError` unless this was measured with exactly these weights."""
+        if self.network != weights.network:
+            raise EngineError(f"this calibration is of {self.network}, not of {weights.network}")
+        present = hashes_of(weights)
+        changed = sorted(
+            n for n in {*present, *self.weights} if present.get(n) != self.weights.get(n)
+        )
+        if changed:
+            raise EngineError(
+                f"the calibration of {self.network} is stale: {', '.join(changed)} changed since; "
+                "calibrate again (unface calibrate)"
+            )
+        missing = {conv.name for conv in (*(la.conv for la in weights.layers), *weights.heads)}
+        missing -= set(self.layers)
+        if missing:
+            raise EngineError(
+                f"the calibration of {self.network} lacks {', '.join(sorted(missing))}; "
+                "calibrate again (unface calibrate)"
+            )
+
+
+def write_calibration(calibration: Calibration, folder: Path) -> Path:
+    """Write `<network>.json` into a folder; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{calibration.network}.json"
+    fields = {
+        "version": VERSION,
+        **vars(calibration),
+        "layers": {name: vars(layer) for name, layer in calibration.layers.items()},
+    }
+    text = json.dumps(fields, indent=1)
+    path.write_text(_numbers_in_one_line(text) + "\n")
+    return path
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read a calibration; raises `EngineError` when it is missing, damaged or outdated."""
+    try:
+        fields = json.loads(path.read_text())
+        version = fields.pop("version")
+        if version != VERSION:
+            raise EngineError(
+                f"{path.name} has version {version}, {VERSION} is needed: calibrate again"
+            )
+        layers = {name: _layer(layer) for name, layer in fields.pop("layers").items()}
+        float_layers = tuple(fields.pop("float_layers"))
+        calibration = Calibration(**fields, layers=layers, float_layers=float_layers)
+        if not isinstance(calibration.weights, dict) or not set(float_layers) <= set(layers):
+            raise ValueError("weights or float_layers do not fit")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EngineError(
+            f"no calibration can be read from {path} ({error}); make one with unface calibrate"
+        ) from error
+    return calibration
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _layer(fields: dict[str, Any]) -> LayerRange:
+    layer = LayerRange(**{**fields, "channels": tuple(fields["channels"])})
+    for number in (layer.limit, layer.largest, *layer.channels):
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise ValueError(f"{number!r} is no number")
+        if not math.isfinite(number) or number < 0:
+            raise ValueError(f"{number} is no magnitude")
+    if not 0 < layer.limit <= layer.largest * (1 + 1e-6) or layer.method not in METHODS:
+        raise ValueError(f"limit {layer.limit} of {layer.largest}, method {layer.method}")
+    return layer
+
+
+def _numbers_in_one_line(text: str) -> str:
+    """Return JSON with each list of numbers in one line."""
+    lines: list[str] = []
+    inside = False
+    for line in text.splitlines():
+        if inside:
+            lines[-1] += line.strip() if line.strip().startswith("]") else line.strip() + " "
+            inside = not line.strip().startswith("]")
+        else:
+            lines.append(line)
+            inside = line.endswith("[")
+    return "\n".join(lines).replace(", ]", "]").replace(" ]", "]")

@@ -1,0 +1,183 @@
+"""Tune a network for INT8: quantization-aware distillation from the float network.
+
+    python -m unface.calibration.tune pnet --samples samples.npz
+
+No labels are used: the network learns to give, through INT8 rounding, what the float network gives
+for the same pixels (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015; rounding
+is passed straight through, Bengio et al. 2013). What comes out are float weights,
+`tuned/<network>.safetensors`, that lose less when they are quantized.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, max_pool2d, smooth_l1_loss
+from tqdm import tqdm
+
+from unface.calibration.ranges import channel_limits, histograms, scale_of, threshold
+from unface.calibration.rewrite import INT8_FORMS, Trained, equalize, read_trained
+from unface.calibration.samples import read_samples
+from unface.calibration.scales import LARGEST, Scales
+from unface.calibration.weights import hash_of, write_tuned
+from unface.mtcnn.network import UInt8Array
+
+BATCH = {"pnet": 6, "rnet": 192, "onet": 48}
+RATE = 2e-3  # of a tensor's mean magnitude, at the beginning; falls as a cosine
+FLOOR = -3.0  # logits below are background for sure: how far below need not be learnt
+
+
+class _Rounded(torch.autograd.Function):
+    """Values as int8 holds them; the gradient passes where nothing was clipped."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor | float) -> Tensor:
+        steps = torch.round(x / scale)
+        ctx.save_for_backward(steps.abs() <= LARGEST)
+        return steps.clamp(-LARGEST, LARGEST) * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (inside,) = ctx.saved_tensors
+        return gradients[0] * inside, None
+
+
+def rounded(x: Tensor, scale: Tensor | float) -> Tensor:
+    """Return `x` rounded to int8 steps of `scale`."""
+    result: Tensor = _Rounded.apply(x, scale)  # type: ignore[no-untyped-call]
+    return result
+
+
+class QuantizedNetwork(nn.Module):
+    """A trained network computed in float32 with every rounding of its INT8 engine."""
+
+    def __init__(self, trained: Trained, scales: Scales) -> None:
+        super().__init__()
+        self._trained, self._scales = trained, scales
+        convs = [layer.conv for layer in trained.layers] + list(trained.heads)
+        self.weights = nn.ParameterList(torch.from_numpy(c.weight.copy()) for c in convs)
+        self.biases = nn.ParameterList(torch.from_numpy(c.bias.copy()) for c in convs)
+        self.slopes = nn.ParameterList(
+            torch.from_numpy(np.minimum(layer.slopes, 1)) for layer in trained.layers
+        )
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Return the heads for pixels 0-255, float32 `[n, 3, H, W]`."""
+        x = pixels
+        forms = INT8_FORMS[self._trained.network]
+        for index, layer in enumerate(self._trained.layers):
+            name = layer.conv.name
+            y = self._conv(index, x)
+            if forms.get(name) != "halves":  # there both halves come from the convolution
+                y = rounded(y, self._scales[name])
+            slopes = self.slopes[index].clamp(max=1)[None, :, None, None]
+            x = rounded(torch.maximum(y, slopes * y), self._scales[name])
+            if layer.pool:
+                x = max_pool2d(x, layer.pool.size, layer.pool.stride, ceil_mode=layer.pool.ceil)
+        first = len(self._trained.layers)
+        return [
+            rounded(self._conv(first + index, x), self._scales[head.name])
+            for index, head in enumerate(self._trained.heads)
+        ]
+
+    def trained(self) -> Trained:
+        """Return the network with its present weights."""
+        layers, heads = list(self._trained.layers), list(self._trained.heads)
+        values = [(_array(w), _array(b)) for w, b in zip(self.weights, self.biases, strict=True)]
+        for index, layer in enumerate(layers):
+            weight, bias = values[index]
+            slopes = np.minimum(_array(self.slopes[index]), 1)
+            conv = replace(layer.conv, weight=weight, bias=bias)
+            layers[index] = replace(layer, conv=conv, slopes=slopes)
+        for index, head in enumerate(heads):
+            weight, bias = values[len(layers) + index]
+            heads[index] = replace(head, weight=weight, bias=bias)
+        return replace(self._trained, layers=tuple(layers), heads=tuple(heads))
+
+    def _conv(self, index: int, x: Tensor) -> Tensor:
+        weight = self.weights[index]
+        scale = weight.detach().abs().amax((1, 2, 3), keepdim=True) / LARGEST
+        return conv2d(x, rounded(weight, scale), self.biases[index])
+
+
+def tune(trained: Trained, samples: UInt8Array, steps: int, seed: int = 0) -> Trained:
+    """Return the network tuned on samples, uint8 `[n, H, W, 3]`; deterministic on one machine."""
+    from unface.mtcnn.networks import load_network
+
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    teacher = load_network(trained.network)
+    even = equalize(trained, channel_limits(trained, samples))
+    scales = {
+        name: scale_of(threshold(*histogram, "percentile"))
+        for name, histogram in histograms(even, samples).items()
+    }
+    student = QuantizedNetwork(even, scales)
+    rates = [RATE * float(p.detach().abs().mean()) for p in student.parameters()]
+    groups = [{"params": [p], "lr": r} for p, r in zip(student.parameters(), rates, strict=True)]
+    optimizer = torch.optim.Adam(groups)
+    for step in tqdm(range(steps), desc=f"tuning {trained.network}", unit="step", disable=None):
+        decay = 0.5 * (1 + np.cos(np.pi * step / steps)) + 0.01
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * decay
+        pixels = _varied(samples[rng.choice(len(samples), BATCH[trained.network])], rng)
+        with torch.no_grad():
+            wanted = teacher(pixels)
+        loss = _loss(student(pixels), wanted)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return student.trained()
+
+
+def _loss(given: list[Tensor], wanted: tuple[Tensor, ...]) -> Tensor:
+    """Return the distance of logits where it matters, and of the rest where there is a face."""
+    logit, target = given[0].clamp(min=FLOOR), wanted[0].clamp(min=FLOOR)
+    near = target > FLOOR
+    weight = torch.where(near, 1.0, 0.3)
+    distance = smooth_l1_loss(logit, target, reduction="none", beta=0.5)
+    loss = (distance * weight).sum() / (near.sum() + 500)
+    face = (target > -1).float()
+    for values, aims in zip(given[1:], wanted[1:], strict=True):
+        error = ((values - aims) ** 2 * face).sum()
+        loss = loss + 20 * error / (face.sum() * values.shape[1] + 50)
+    return loss
+
+
+def _varied(images: UInt8Array, rng: np.random.Generator) -> Tensor:
+    """Return float32 `[n, 3, H, W]`, half of them mirrored, most brighter or darker."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    if rng.random() < 0.5:
+        pixels = pixels.flip(3)
+    if rng.random() < 0.6:
+        gain, shift = rng.uniform(0.6, 1.3), rng.uniform(-50, 50)
+        pixels = ((pixels - 128) * gain + 128 + shift).clamp(0, 255).round()
+    return pixels
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return np.asarray(tensor.detach().numpy().copy(), np.float32)
+
+
+def main() -> None:
+    """Tune one network and write its weights."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("network", choices=list(BATCH))
+    parser.add_argument("--samples", type=Path, required=True, help="of unface calibrate")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--out", type=Path, default=Path("calibration/tuned"))
+    arguments = parser.parse_args()
+    samples = getattr(read_samples(arguments.samples), arguments.network)
+    trained = read_trained(arguments.network)
+    tuned = tune(trained, samples, arguments.steps)
+    write_tuned(tuned, hash_of(trained), arguments.out / f"{arguments.network}.safetensors")
+
+
+if __name__ == "__main__":
+    main()
