@@ -26,6 +26,8 @@ MASK_AND_OUTPUT = (
     *("format", "quality", "keep_exif"),
 )
 
+ENGINE_CHOICES = ("threads", "precision", "engines", "allow_uncertified")
+
 
 def detect_pictures(arguments: argparse.Namespace) -> int:
     """Print the faces of every picture; returns the exit code."""
@@ -126,9 +128,10 @@ def _each(
 def open_finder(arguments: argparse.Namespace) -> Iterator[Client | Local]:
     """Open what does the work: a server's client, or the engines in this process."""
     if arguments.server is not None:
-        if arguments.threads is not None or arguments.precision is not None:
+        if any(getattr(arguments, name) for name in ENGINE_CHOICES):
             raise InvalidOption(
-                "--threads and --precision are the server's to choose: `unface serve`"
+                "--threads, --precision, --engines and --allow-uncertified are the server's to "
+                "choose: `unface serve`"
             )
         from unface.client import Client
 
@@ -140,11 +143,16 @@ def open_finder(arguments: argparse.Namespace) -> Iterator[Client | Local]:
     from unface.detector import Detector
     from unface.local import Local
 
-    local = Local(Detector(threads=arguments.threads, precision=arguments.precision or "fp32"))
+    local = Local(Detector(**engine_choices(arguments)))
     try:
         yield local
     finally:
         local.close()
+
+
+def engine_choices(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of a `Detector` that the command line says."""
+    return {name: getattr(arguments, name) for name in ENGINE_CHOICES}
 
 
 def _said(arguments: argparse.Namespace, names: Any) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class ServerInfo:
     backend: str  # "tflite"
     precision: str  # "fp32", "int8"
     threads: int  # CPU threads of one detection
-    engines: dict[str, str]  # network -> SHA-256 of its engine
+    engines: dict[str, str]  # network -> SHA-256 of its engine of that precision
     max_bytes: int  # of a picture as sent
     max_pixels: int  # width x height
     formats: tuple[str, ...]
@@ -188,7 +188,7 @@ class Client:
             backend=info.backend,
             precision=info.precision,
             threads=info.threads,
-            engines={engine.name: engine.sha256 for engine in info.engines},
+            engines={e.name: e.sha256 for e in info.engines if e.precision == info.precision},
             max_bytes=info.limits.max_bytes,
             max_pixels=info.limits.max_pixels,
             formats=tuple(info.formats),

@@ -77,7 +77,9 @@ def _add_anonymize(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         help="mosaic (default), solid; blur can be undone; box only draws a frame for review",
     )
     mask.add_argument("--shape", help="ellipse (default) or rectangle")
-    mask.add_argument("--margin", type=float, help="added on every side, part of the box (0.1)")
+    mask.add_argument(
+        "--margin", type=float, help="added on every side, part of the box (0.1; privacy 0.25)"
+    )
     mask.add_argument("--cells", type=int, help="mosaic: cells along the longer side (5)")
     mask.add_argument("--kernel", type=float, help="blur: kernel, part of the box (0.6)")
     mask.add_argument("--color", type=_color, metavar="R,G,B", help="solid: colour (0,0,0)")
@@ -128,7 +130,10 @@ def _add_validate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _add_detect_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which faces")
-    group.add_argument("--profile", help="accurate (default) or privacy: finds more, errs more")
+    group.add_argument(
+        "--profile",
+        help="accurate (default), fast (INT8), or privacy: finds more, errs more, covers more",
+    )
     group.add_argument("--min-face", type=float, metavar="PX", help="smallest face, pixels (20)")
     group.add_argument("--scale-factor", type=float, metavar="F", help="pyramid step (0.709)")
     group.add_argument(
@@ -145,7 +150,13 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--timeout", type=float, default=60.0, help="seconds for one call (60)")
     group.add_argument("--wait", type=float, metavar="S", help="wait so long for the server")
     group.add_argument("--threads", type=int, help="CPU threads, without a server")
-    group.add_argument("--precision", help="engines, without a server: fp32 (default) or int8")
+    group.add_argument("--precision", help="engines, without a server: fp32, int8, ...")
+    group.add_argument("--engines", metavar="DIR", help="your own engines, without a server")
+    group.add_argument(
+        "--allow-uncertified",
+        action="store_true",
+        help="use engines that have not passed the gate: they may miss faces",
+    )
 
 
 def _color(text: str) -> tuple[int, ...]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import cast, overload
 
-from unface.engines import open_networks
-from unface.mtcnn.cascade import Cascade
+from unface.engines.cascades import Cascades
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import DetectOptions, detect_options
+
+DEFAULT_PRECISION = "fp32"
 
 
 class Detector:
@@ -21,13 +24,15 @@ class Detector:
         for face in detector.detect(image):
             print(face.box, face.score, face.landmarks)
 
-    `profile` is "accurate" (the thresholds of Zhang et al. 2016) or "privacy" (lower thresholds:
-    fewer missed faces, more false ones); `min_face`, `scale_factor` and `thresholds` replace what
-    the profile says. `threads` is how many CPU threads one detection uses (None: all cores this
-    process may use). `precision` chooses among the engines that ship.
+    `profile` is "accurate" (the thresholds of Zhang et al. 2016, FP32), "fast" (the same, INT8)
+    or "privacy" (lower thresholds: fewer missed faces, more false ones); `min_face`,
+    `scale_factor`, `thresholds` and `precision` replace what the profile says. `threads` is how
+    many CPU threads one detection uses (None: all cores this process may use). `engines` is a
+    folder of your own engines instead of those that ship.
 
     May be shared between threads: calls take turns. Raises `InvalidOption` for an option outside
-    its range and `EngineError` when an engine is missing or damaged.
+    its range and `EngineError` when an engine is missing or damaged or, unless
+    `allow_uncertified`, has not passed the gate.
     """
 
     def __init__(
@@ -38,21 +43,28 @@ class Detector:
         *,
         scale_factor: float | None = None,
         thresholds: tuple[float, float, float] | None = None,
-        precision: str = "fp32",
+        precision: str | None = None,
+        engines: str | os.PathLike[str] | None = None,
+        allow_uncertified: bool = False,
     ) -> None:
-        self.options = detect_options(profile, min_face, scale_factor, thresholds)
-        self._cascade = Cascade(open_networks(precision, threads))
+        self.options = detect_options(profile, min_face, scale_factor, thresholds, precision)
+        self._cascades = Cascades(
+            self.options.precision or DEFAULT_PRECISION,
+            threads,
+            None if engines is None else Path(engines),
+            allow_uncertified=allow_uncertified,
+        )
         self._turn = threading.Lock()
 
     @property
     def backend(self) -> str:
         """What computes the networks: "tflite"."""
-        return self._cascade.networks.backend
+        return self._cascades.backend
 
     @property
     def precision(self) -> str:
-        """The arithmetic of the engines: "fp32", "int8"."""
-        return self._cascade.networks.precision
+        """The engines of options that name none: "fp32", "int8"."""
+        return self._cascades.precision
 
     @overload
     def detect(self, image: UInt8Array, options: DetectOptions | None = None) -> Faces: ...
@@ -75,7 +87,7 @@ class Detector:
     def close(self) -> None:
         """Free the engines."""
         with self._turn:
-            self._cascade.close()
+            self._cascades.close()
 
     def __enter__(self) -> Detector:
         return self
@@ -90,4 +102,4 @@ class Detector:
 
     def _detect_one(self, image: UInt8Array, options: DetectOptions | None) -> Faces:
         with self._turn:
-            return self._cascade.detect(image, options or self.options)
+            return self._cascades.detect(image, options or self.options)

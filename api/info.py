@@ -6,6 +6,7 @@ import argparse
 import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 LIBRARIES = ("ai-edge-litert", "numpy", "opencv-python-headless", "pillow", "grpcio", "protobuf")
@@ -30,17 +31,18 @@ def print_info(arguments: argparse.Namespace) -> int:
 
 def _local_facts(arguments: argparse.Namespace) -> dict[str, Any]:
     from unface.anonymize import FORMATS, Limits
+    from unface.batch import engine_choices
     from unface.detector import Detector
-    from unface.engines import prebuilt
-    from unface.engines.shelf import cores
+    from unface.engines.shelf import cores, read_shelf
 
-    detector = Detector(threads=arguments.threads, precision=arguments.precision or "fp32")
+    detector = Detector(**engine_choices(arguments))
+    shelf = read_shelf(Path(arguments.engines) if arguments.engines else None)
     facts = {
         "unface": version("unface"),
         "backend": detector.backend,
         "precision": detector.precision,
         "threads": arguments.threads or cores(),
-        "engines": {e.file: e.sha256 for e in prebuilt()},
+        "engines": {e.file: e.sha256 for p in shelf.precisions for e in shelf.of(p).values()},
         "formats": ", ".join(FORMATS),
         "limits": _limits(Limits().max_bytes, Limits().max_pixels),
         "python": platform.python_version(),

@@ -21,7 +21,7 @@ from unface.detector import Detector
 from unface.errors import InvalidOption
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
-from unface.mtcnn.options import detect_options
+from unface.mtcnn.options import detect_options, profile_masks
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -67,7 +67,8 @@ class Local:
     ) -> Anonymized[Any]:
         """Return the picture with its faces covered, and the faces."""
         detect, mask, output = split_arguments(options)
-        wanted, masks = detect_options(**detect), MaskOptions(**mask)
+        wanted = detect_options(**detect)
+        masks = MaskOptions(**{**profile_masks(detect.get("profile")), **mask})
         if not is_file(image):
             if output:
                 names = " and ".join(output)

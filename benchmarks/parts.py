@@ -16,14 +16,14 @@ import numpy as np
 from benchmarks.machine import describe
 from benchmarks.pictures import compose
 from benchmarks.rules import level_from_full_image
-from unface.engines import prebuilt
-from unface.engines.shelf import cores
+from unface.engines.shelf import cores, read_shelf
 from unface.engines.tflite import TfliteNetwork
 from unface.local import default
 from unface.mtcnn.canvas import PAGE_SIDE, plan_pages
 from unface.mtcnn.pyramid import Mipmap, pyramid_levels
 
 ROUNDS = 9
+PRECISIONS = ("fp32", "int8")
 
 
 def milliseconds(call: Callable[[], object]) -> float:
@@ -36,10 +36,10 @@ def milliseconds(call: Callable[[], object]) -> float:
     return statistics.median(taken[1:])
 
 
-def engine(name: str, batches: tuple[int, ...]) -> TfliteNetwork:
-    """Return a shipped FP32 engine planned for other batches."""
-    (chosen,) = (e for e in prebuilt() if e.network == name and e.precision == "fp32")
-    return TfliteNetwork(chosen.read(), name, batches, cores())
+def engine(name: str, precision: str, batch: int) -> TfliteNetwork:
+    """Return a shipped engine planned for another batch."""
+    shelf = read_shelf()
+    return TfliteNetwork(shelf.read(shelf.of(precision)[name]), name, (batch,), cores())
 
 
 def pyramid() -> None:
@@ -54,19 +54,20 @@ def pyramid() -> None:
 
 
 def pages() -> None:
-    """Print P-Net's cost by page side, of planning anew, and how full the pages are."""
-    for side in (128, 256, 512, 768):
-        network, page = engine("pnet", (1,)), np.zeros((1, side, side, 3), np.uint8)
-        run = milliseconds(lambda network=network, page=page: network(page))  # type: ignore[misc]
+    """Print P-Net's cost by precision, of planning anew, and how full the pages are."""
+    page = np.zeros((1, PAGE_SIDE, PAGE_SIDE, 3), np.uint8)
+    for precision in PRECISIONS:
+        network = engine("pnet", precision, 1)
+        run = milliseconds(lambda network=network: network(page))  # type: ignore[misc]
 
-        def plan(network: TfliteNetwork = network, page: np.ndarray = page) -> None:
+        def plan(network: TfliteNetwork = network) -> None:
             network.close()
             network(page)
 
-        megapixels = side * side / 1e6
+        megapixels = PAGE_SIDE**2 / 1e6
         print(
-            f"P-Net, page of {side}: {run / megapixels:.0f} ms a megapixel; planned anew "
-            f"{milliseconds(plan) / megapixels:.0f} ms"
+            f"P-Net {precision}, page of {PAGE_SIDE}: {run / megapixels:.0f} ms a megapixel; "
+            f"planned anew {milliseconds(plan) / megapixels:.0f} ms"
         )
     for width, height in ((1920, 1080), (640, 480)):
         levels = tuple(pyramid_levels(width, height, 20, 0.709))
@@ -76,12 +77,14 @@ def pages() -> None:
 
 
 def batches() -> None:
-    """Print what a crop costs R- and O-Net in batches of several sizes."""
+    """Print what a crop costs R- and O-Net by precision, in batches of several sizes."""
     for name, side in (("rnet", 24), ("onet", 48)):
-        for size in (1, 4, 8, 32, 64):
-            network, crops = engine(name, (size,)), np.zeros((size, side, side, 3), np.uint8)
-            took = milliseconds(lambda network=network, crops=crops: network(crops))  # type: ignore[misc]
-            print(f"{name}, batch of {size}: {took / size:.3f} ms a crop")
+        for precision in PRECISIONS:
+            for size in (1, 4, 8, 32, 64):
+                crops = np.zeros((size, side, side, 3), np.uint8)
+                network = engine(name, precision, size)
+                took = milliseconds(lambda network=network, crops=crops: network(crops))  # type: ignore[misc]
+                print(f"{name} {precision}, batch of {size}: {took / size:.3f} ms a crop")
 
 
 def huge() -> None:

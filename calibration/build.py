@@ -30,6 +30,7 @@ from unface.calibration.rewrite import (
     FLOAT_COLUMNS,
     INT8_COLUMNS,
     INT8_FORMS,
+    Form,
     Trained,
     read_trained,
     rewrite,
@@ -62,8 +63,8 @@ def build_tflite(network: str, precision: str, calibration: Calibration, weights
     if precision in KEPT_AS:
         graph = rewrite(read_trained(network), {}, "prelu", FLOAT_COLUMNS[network])
         return write_tflite(graph, (height, width), weights=KEPT_AS[precision])
-    deployed = calibration.deployed(weights)
-    graph = rewrite(deployed, INT8_FORMS[network], "maximum", INT8_COLUMNS[network])
+    calibration.check(weights)
+    graph = rewrite(weights, INT8_FORMS[network], "maximum", INT8_COLUMNS[network])
     float_layers = set(FLOAT_HEADS.get(network, ()))
     if precision == "mixed":
         float_layers.update(calibration.float_layers)
@@ -76,9 +77,9 @@ def build_onnx(network: str, precision: str, calibration: Calibration, weights: 
     height, width, _ = SHAPES[network]
     if precision == "fp32":
         return write_onnx(rewrite(read_trained(network), {}, "prelu"), (height, width))
-    deployed = calibration.deployed(weights)
-    pooled = {layer.conv.name: "halves" for layer in deployed.layers if layer.pool}
-    graph = rewrite(deployed, pooled, "pair")  # type: ignore[arg-type]
+    calibration.check(weights)
+    pooled: dict[str, Form] = {la.conv.name: "halves" for la in weights.layers if la.pool}
+    graph = rewrite(weights, pooled, "pair")
     return write_onnx(graph, (height, width), calibration.scales())
 
 
@@ -89,7 +90,6 @@ def build_all(folder: Path, cache: Path) -> list[dict[str, Any]]:
     for network in NETWORKS:
         calibration = read_calibration(cache / f"{network}.json")
         weights = int8_weights(network)
-        calibration.check(weights)
         for runtime, precisions, build in (
             ("tflite", TFLITE, build_tflite),
             ("onnx", ONNX, build_onnx),

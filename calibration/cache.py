@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from unface.calibration.rewrite import Trained, equalize
+from unface.calibration.rewrite import Trained
 from unface.calibration.weights import hashes_of
 from unface.errors import EngineError
 
@@ -26,13 +25,11 @@ class LayerRange:
     """What a layer gives over the samples: `limit` is the magnitude that int8 127 stands for.
 
     `largest` is the largest magnitude seen and `method` how `limit` follows (`ranges.threshold`).
-    `channels` are the magnitudes `[C]` that `rewrite.equalize` evens out; empty: it is left alone.
     """
 
     limit: float
     largest: float
     method: str
-    channels: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,16 +47,6 @@ class Calibration:
         """Return the scale of each layer, as float32 holds it."""
         return {n: float(np.float32(layer.limit / LARGEST)) for n, layer in self.layers.items()}
 
-    def deployed(self, weights: Trained) -> Trained:
-        """Return the weights that are quantized: `weights`, channels evened out.
-
-        Raises `EngineError` when the cache was made with other weights, naming what changed.
-        """
-        self.check(weights)
-        channels = {n: np.array(r.channels, np.float32) for n, r in self.layers.items()}
-        even = all(len(channels[layer.conv.name]) for layer in weights.layers)
-        return equalize(weights, channels) if even else weights
-
     def check(self, weights: Trained) -> None:
         """Raise `EngineError` unless this was measured with exactly these weights."""
         if self.network != weights.network:
@@ -73,8 +60,8 @@ class Calibration:
                 f"the calibration of {self.network} is stale: {', '.join(changed)} changed since; "
                 "calibrate again (unface calibrate)"
             )
-        missing = {conv.name for conv in (*(la.conv for la in weights.layers), *weights.heads)}
-        missing -= set(self.layers)
+        convs = (*(layer.conv for layer in weights.layers), *weights.heads)
+        missing = {conv.name for conv in convs} - self.layers.keys()
         if missing:
             raise EngineError(
                 f"the calibration of {self.network} lacks {', '.join(sorted(missing))}; "
@@ -91,8 +78,7 @@ def write_calibration(calibration: Calibration, folder: Path) -> Path:
         **vars(calibration),
         "layers": {name: vars(layer) for name, layer in calibration.layers.items()},
     }
-    text = json.dumps(fields, indent=1)
-    path.write_text(_numbers_in_one_line(text) + "\n")
+    path.write_text(json.dumps(fields, indent=1) + "\n")
     return path
 
 
@@ -117,32 +103,13 @@ def read_calibration(path: Path) -> Calibration:
     return calibration
 
 
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _layer(fields: dict[str, Any]) -> LayerRange:
-    layer = LayerRange(**{**fields, "channels": tuple(fields["channels"])})
-    for number in (layer.limit, layer.largest, *layer.channels):
+    layer = LayerRange(**fields)
+    for number in (layer.limit, layer.largest):
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             raise ValueError(f"{number!r} is no number")
-        if not math.isfinite(number) or number < 0:
+        if not math.isfinite(number):
             raise ValueError(f"{number} is no magnitude")
     if not 0 < layer.limit <= layer.largest * (1 + 1e-6) or layer.method not in METHODS:
         raise ValueError(f"limit {layer.limit} of {layer.largest}, method {layer.method}")
     return layer
-
-
-def _numbers_in_one_line(text: str) -> str:
-    """Return JSON with each list of numbers in one line."""
-    lines: list[str] = []
-    inside = False
-    for line in text.splitlines():
-        if inside:
-            lines[-1] += line.strip() if line.strip().startswith("]") else line.strip() + " "
-            inside = not line.strip().startswith("]")
-        else:
-            lines.append(line)
-            inside = line.endswith("[")
-    return "\n".join(lines).replace(", ]", "]").replace(" ]", "]")

@@ -43,15 +43,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network: hidden layers, then heads that all take the last one's output.
-
-    `tuned` says that the weights were tuned for INT8 (`unface.calibration.tune`).
-    """
+    """A trained network: hidden layers, then heads that all take the last one's output."""
 
     network: str
     layers: tuple[Layer, ...]
     heads: tuple[Conv, ...]
-    tuned: bool = False
 
 
 # Zhang et al. 2016, fig. 2: size, stride and whether a last part of a window counts.
@@ -105,7 +101,7 @@ def rewrite(trained: Trained, forms: Mapping[str, Form], default: Form, columns:
     return Graph(trained.network, tuple(nodes), tuple(heads), columns)
 
 
-def equalize(trained: Trained, limits: Mapping[str, FloatArray | tuple[float, ...]]) -> Trained:
+def equalize(trained: Trained, limits: Mapping[str, FloatArray]) -> Trained:
     """Return the same network with the channels of each layer closer to one magnitude.
 
     PReLU and pooling commute with a positive factor, so a channel may be multiplied by one that
@@ -116,8 +112,8 @@ def equalize(trained: Trained, limits: Mapping[str, FloatArray | tuple[float, ..
     """
     layers, heads = list(trained.layers), list(trained.heads)
     for index, layer in enumerate(layers):
-        limit = np.array(limits[layer.conv.name], np.float64)
-        limit = np.maximum(limit, limit.max() * 1e-3)
+        limit = limits[layer.conv.name].astype(np.float64)
+        limit = np.maximum(limit, max(limit.max() * 1e-3, 1e-30))  # a channel may give nothing
         factor = np.sqrt(limit.max() / limit)
         factor = (factor / np.exp(np.log(factor).mean())).astype(np.float32)
         conv = layers[index].conv

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -215,6 +216,13 @@ def write_samples(samples: Samples, path: Path) -> None:
         )
 
 
+# What numpy and zipfile raise for an array, a pickle, a damaged or an encrypted archive.
+UNREADABLE = (
+    *(OSError, KeyError, ValueError, TypeError, AttributeError, EOFError, RuntimeError),
+    *(MemoryError, zlib.error, zipfile.BadZipFile),
+)
+
+
 def read_samples(path: Path) -> Samples:
     """Read samples from a file; raises `InvalidOption` when it is missing, damaged or foreign."""
     try:
@@ -222,7 +230,7 @@ def read_samples(path: Path) -> Samples:
             arrays = {name: file[name] for name in SHAPES}
             images = int(file["images"])
             faces = {name[6:]: int(file[name]) for name in file.files if name.startswith("faces ")}
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise InvalidOption(
             f"{path} does not hold calibration samples ({error}); write them with "
             "unface calibrate --save-samples"

@@ -113,9 +113,12 @@ class _Writer:
     def _first(self, x: _Tensor, conv: Conv) -> _Tensor:
         columns = self._graph.columns
         height, width, channels = x.shape
+        if width % columns or (conv.weight.shape[3] - 1) % columns:
+            raise ValueError(f"{width} pixels do not come out in {columns} columns")
         packed = self._reshape(x, (height, width // columns, columns * channels))
+        y = self._conv(packed, in_columns(conv, columns))
         self._packed = columns
-        return self._conv(packed, in_columns(conv, columns))
+        return y
 
     def _input(self, height: int, width: int) -> _Tensor:
         name, shape = "pixels", (height, width, 3)
@@ -124,6 +127,8 @@ class _Writer:
         return self._tensor(name, shape, INPUT_SCALE, INPUT_ZERO_POINT)
 
     def _conv(self, x: _Tensor, conv: Conv) -> _Tensor:
+        if self._packed > 1:
+            raise ValueError("columns come apart in pooling; the first layer has none")
         outputs, _, height, width = conv.weight.shape
         shape = (x.shape[0] - height + 1, x.shape[1] - width + 1, outputs)
         weight = conv.weight.transpose(0, 2, 3, 1)
@@ -176,12 +181,14 @@ class _Writer:
         self._packed = self._halves = 1
         if (size, halves) == (1, 1):
             return x
+        height, width, channels = x.shape
+        if ceil and max(_padding(height, size, stride), _padding(width, size, stride)) > 1:
+            raise ValueError(f"TFLite would pad {height} x {width} on both sides: use another size")
         options = schema.Pool2DOptionsT()
         options.padding = SAME if ceil else VALID
         options.filterHeight, options.filterWidth = size, size * halves
         options.strideH, options.strideW = stride, stride * halves
         options.fusedActivationFunction = NO_ACTIVATION
-        height, width, channels = x.shape
         shape = (_pooled(height, size, stride, ceil), _pooled(width // halves, size, stride, ceil))
         y = self._tensor(f"{self._name(x)}/pool", (*shape, channels), x.scale)
         kind = schema.BuiltinOptions.Pool2DOptions
@@ -318,3 +325,8 @@ class _Writer:
 
 def _pooled(length: int, size: int, stride: int, ceil: bool) -> int:
     return -(-(length - size) // stride) + 1 if ceil else (length - size) // stride + 1
+
+
+def _padding(length: int, size: int, stride: int) -> int:
+    """Return what TFLite's SAME adds to a side; the larger half of it goes behind."""
+    return (-(-length // stride) - 1) * stride + size - length

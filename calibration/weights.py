@@ -55,7 +55,11 @@ def hash_of(trained: Trained) -> str:
 def write_tuned(tuned: Trained, trained_sha256: str, path: Path) -> None:
     """Write tuned weights; `trained_sha256` is the hash of what they were tuned from."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: np.ascontiguousarray(t) for name, t in tensors_of(tuned).items()}
+    tensors = {
+        # Half precision is far finer than the int8 that these become.
+        name: np.ascontiguousarray(t, np.float16 if name.endswith(".weight") else np.float32)
+        for name, t in tensors_of(tuned).items()
+    }
     save_file(tensors, path, {"trained_sha256": trained_sha256})
 
 
@@ -64,7 +68,10 @@ def read_tuned(trained: Trained, path: Path) -> Trained:
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {
+                name: file.get_tensor(name).astype(np.float32)
+                for name in file.keys()  # noqa: SIM118 - not a dict
+            }
     except (OSError, SafetensorError) as error:
         raise EngineError(f"{path.name} cannot be read ({error}); tune again") from error
     if metadata.get("trained_sha256") != hash_of(trained):
@@ -74,6 +81,8 @@ def read_tuned(trained: Trained, path: Path) -> Trained:
     shapes = {name: tensor.shape for name, tensor in tensors_of(trained).items()}
     if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
         raise EngineError(f"{path.name} does not hold the weights of {trained.network}; tune again")
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise EngineError(f"{path.name} holds weights that are no numbers; tune again")
     return _with(trained, tensors)
 
 
@@ -94,7 +103,7 @@ def _with(trained: Trained, tensors: dict[str, FloatArray]) -> Trained:
         replace(h, weight=tensors[f"{h.name}.weight"], bias=tensors[f"{h.name}.bias"])
         for h in trained.heads
     )
-    return replace(trained, layers=layers, heads=heads, tuned=True)
+    return replace(trained, layers=layers, heads=heads)
 
 
 def _bytes(tensor: FloatArray) -> bytes:

@@ -74,7 +74,7 @@ class Shelf:
         """Return an engine's bytes; raises `EngineError` when it is missing or altered."""
         try:
             data = (self.folder / engine.file).read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: no name that a file can have
             raise EngineError(f"engine {engine.file} is missing: {self._remedy}") from error
         if hashlib.sha256(data).hexdigest() != engine.sha256:
             raise EngineError(f"engine {engine.file} is damaged (its hash differs): {self._remedy}")
@@ -191,19 +191,23 @@ def _prebuilt() -> Shelf:
 def _read(folder: Traversable, *, shipped: bool) -> Shelf:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-        engines = tuple(
-            Engine(e["network"], e["precision"], e["file"], e["sha256"], e["runtime"])
-            for e in manifest["engines"]
-        )
+        fields = ("network", "precision", "file", "sha256", "runtime")
+        engines = tuple(Engine(*(e[field] for field in fields)) for e in manifest["engines"])
         certificates = tuple(
             Certificate(
-                c["precision"], c["runtime"], c["engines"], c["passed"] is True, tuple(c["reasons"])
+                c["precision"],
+                c["runtime"],
+                dict(c["engines"]),
+                c["passed"] is True,
+                tuple(map(str, c["reasons"])),
             )
             for c in manifest["certificates"]
         )
+        if not all(isinstance(value, str) for e in engines for value in vars(e).values()):
+            raise ValueError("an engine is not described by words")
         if any(Path(engine.file).name != engine.file for engine in engines):
             raise ValueError("an engine lies outside its folder")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         remedy = "reinstall unface" if shipped else "build the engines again"
         raise EngineError(f"the manifest of the engines cannot be read: {remedy}") from error
     return Shelf(folder, engines, certificates, shipped)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import grpc
@@ -18,10 +19,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from unface.anonymize import FORMATS, Limits
-from unface.engines import open_networks, prebuilt
-from unface.engines.shelf import cores
+from unface.engines.cascades import Cascades
+from unface.engines.shelf import cores, read_shelf
 from unface.errors import UnfaceError
-from unface.mtcnn.cascade import Cascade
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import PROFILES, DetectOptions
@@ -52,7 +52,7 @@ class CannotListen(UnfaceError):
 
 
 class Detector(Protocol):
-    """What finds faces; `unface.mtcnn.cascade.Cascade` is one. One caller at a time."""
+    """What finds faces; `unface.engines.cascades.Cascades` is one. One caller at a time."""
 
     def detect(self, image: UInt8Array, options: DetectOptions) -> Faces:
         """Find the faces of uint8 `[H, W, 3]` RGB pixels."""
@@ -64,8 +64,13 @@ class Detector(Protocol):
 
 
 def open_cascade(config: ServerConfig) -> Detector:
-    """Return the cascade with the engines that ship."""
-    return Cascade(open_networks(config.precision, config.threads))
+    """Return the cascades of the configured engines."""
+    return Cascades(
+        config.precision,
+        config.threads,
+        _folder(config),
+        allow_uncertified=config.allow_uncertified,
+    )
 
 
 Opener = Callable[[ServerConfig], Detector]
@@ -131,8 +136,8 @@ def server_info(config: ServerConfig) -> pb.GetServerInfoResponse:
         precision=config.precision,
         engines=[
             pb.Engine(name=engine.network, precision=engine.precision, sha256=engine.sha256)
-            for engine in prebuilt()
-            if engine.precision == config.precision
+            for precision in sorted({config.precision, *_precisions_of_profiles()})
+            for engine in read_shelf(_folder(config)).of(precision).values()
         ],
         limits=pb.Limits(max_bytes=config.max_message_bytes, max_pixels=config.max_pixels),
         formats=FORMATS,
@@ -142,6 +147,14 @@ def server_info(config: ServerConfig) -> pb.GetServerInfoResponse:
         ],
         threads=config.threads or cores(),
     )
+
+
+def _folder(config: ServerConfig) -> Path | None:
+    return None if config.engines is None else Path(config.engines)
+
+
+def _precisions_of_profiles() -> set[str]:
+    return {options.precision for options in PROFILES.values() if options.precision}
 
 
 @contextmanager

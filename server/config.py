@@ -22,7 +22,9 @@ class ServerConfig:
     host: str = _option("127.0.0.1", "address to listen on; 0.0.0.0 for all, without encryption")
     port: int = _option(50051, "port to listen on; 0 takes a free one")
     threads: int | None = _option(None, "CPU threads of one detection; default: all cores")
-    precision: str = _option("fp32", "engines to use: fp32 or int8")
+    precision: str = _option("fp32", "engines of calls whose profile names none: fp32 or int8")
+    engines: str | None = _option(None, "folder of your own engines; default: those that ship")
+    allow_uncertified: bool = _option(False, "use engines that have not passed the gate")
     max_message_bytes: int = _option(64 * 1024 * 1024, "bytes of the largest picture, each way")
     max_pixels: int = _option(100_000_000, "width x height of the largest picture")
     queue_size: int = _option(64, "requests that may wait; more are refused at once")
@@ -63,10 +65,14 @@ def address(host: str, port: int) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each field, such as `--queue-size`."""
-    kinds = {"host": str, "precision": str, "grace_seconds": float}
+    kinds = {"host": str, "precision": str, "engines": str, "grace_seconds": float}
     for option in fields(ServerConfig):
+        flag = "--" + option.name.replace("_", "-")
+        if isinstance(option.default, bool):
+            parser.add_argument(flag, action="store_true", help=option.metadata["help"])
+            continue
         parser.add_argument(
-            "--" + option.name.replace("_", "-"),
+            flag,
             type=kinds.get(option.name, int),
             default=option.default,
             metavar=option.name.rsplit("_", 1)[-1].upper(),

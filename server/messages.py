@@ -12,7 +12,7 @@ from unface.anonymize import Limits, MaskOptions, Picture, decode, raw_rgb
 from unface.errors import InvalidImage, InvalidOption
 from unface.mtcnn.faces import LANDMARK_NAMES, Face, Faces
 from unface.mtcnn.network import UInt8Array
-from unface.mtcnn.options import DetectOptions, profile_options
+from unface.mtcnn.options import DetectOptions, profile_masks, profile_options
 from unface.v1 import unface_pb2 as pb
 
 DEFAULT_PROFILE = "accurate"
@@ -75,9 +75,11 @@ def detect_options_from_message(message: pb.DetectOptions) -> DetectOptions:
     )
 
 
-def mask_options_from_message(message: pb.AnonymizeOptions) -> MaskOptions:
-    """Return how faces are covered; absent fields are the defaults. Raises `InvalidOption`."""
-    defaults = MaskOptions()
+def mask_options_from_message(
+    message: pb.AnonymizeOptions, profile: str | None = None
+) -> MaskOptions:
+    """Return how faces are covered; absent fields are the profile's. Raises `InvalidOption`."""
+    defaults = MaskOptions(**profile_masks(profile))
     color = message.color
     given = (color.red, color.green, color.blue) if message.HasField("color") else defaults.color
     return MaskOptions(

@@ -78,7 +78,9 @@ class Pipeline:
     ) -> pb.AnonymizeResponse:
         """Answer a request that must begin before `expires_at`, of `time.monotonic()`."""
         options = messages.detect_options_from_message(request.detect_options)
-        masks = messages.mask_options_from_message(request.anonymize_options)
+        masks = messages.mask_options_from_message(
+            request.anonymize_options, request.detect_options.profile
+        )
         output = messages.output_options_from_message(request.anonymize_options)
         begin = time.perf_counter()
         async with self.admission.picture(request.ByteSize()):
