@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 LOCK = $(shell $(PYTHON) -c 'import sys; print("-c deploy/constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
 SOURCES = mtcnn anonymize engines calibration server api benchmarks tests
 
-.PHONY: help run stop test test-fast lint types format proto engines calibrate weights bench accuracy wheel clean
+.PHONY: help run stop test test-fast lint types format proto engines calibrate tune weights bench accuracy wheel clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,13 +47,18 @@ proto: $(VENV)/.dev  ## generate the code of the gRPC contract
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto \
 		--grpc_python_out=proto --mypy_out=proto --mypy_grpc_out=proto proto/unface/v1/unface.proto
 
-engines: $(VENV)/.dev  ## build the engines from the weights and the calibration cache
-	$(BIN)/python -m unface.engines.build engines/prebuilt
-	$(BIN)/python -m unface.calibration.quantize engines/prebuilt calibration/cache
+engines: $(VENV)/.dev  ## build all engines, judge them, write the manifest (DATA=labelled folder)
+	$(BIN)/python -m unface.calibration.build engines/prebuilt $(if $(DATA),--data $(DATA))
 
-calibrate: $(VENV)/.dev  ## the same, calibrated on pictures of your own (IMAGES=folder)
-	$(BIN)/python -m unface.engines.build engines/prebuilt
-	$(BIN)/python -m unface.calibration.quantize engines/prebuilt calibration/cache --images $(IMAGES)
+calibrate: $(VENV)/.dev  ## measure INT8 ranges anew (IMAGES=folder), then `make engines`
+	$(BIN)/unface calibrate $(IMAGES) --out calibration/cache
+
+tune: $(VENV)/.dev  ## tune the networks for INT8 by distillation (IMAGES=folder), then calibrate
+	$(BIN)/unface calibrate $(IMAGES) --out $(OUT)/cache --save-samples $(OUT)/samples.npz
+	$(BIN)/python -m unface.calibration.tune pnet --samples $(OUT)/samples.npz
+	$(BIN)/python -m unface.calibration.tune rnet --samples $(OUT)/samples.npz
+	$(BIN)/python -m unface.calibration.tune onet --samples $(OUT)/samples.npz
+	$(BIN)/unface calibrate --samples $(OUT)/samples.npz --out calibration/cache
 
 weights: $(VENV)/.dev  ## convert the published weights again
 	$(BIN)/pip download --quiet --no-deps --dest .bench facenet-pytorch==2.6.0

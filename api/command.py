@@ -50,6 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_anonymize(commands)
     _add_serve(commands)
     _add_info(commands)
+    _add_engines(commands)
+    _add_calibrate(commands)
     _add_validate(commands)
     return parser
 
@@ -107,6 +109,39 @@ def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--json", action="store_true", help="as JSON")
     _add_server_options(parser)
     parser.set_defaults(run=_info)
+
+
+def _add_engines(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("engines", help="list engines and certificates; build your own")
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="engines, and what the gate said of them")
+    listing.add_argument("folder", nargs="?", type=Path, help="default: those that ship")
+    listing.set_defaults(run=_list_engines)
+    building = actions.add_parser("build", help="build all engines into a folder and judge them")
+    building.add_argument("folder", type=Path, help="where to write them")
+    building.add_argument("--cache", type=Path, metavar="DIR", help="of unface calibrate")
+    building.add_argument(
+        "--data", type=Path, metavar="DIR", help="labelled pictures to judge on; else built-in ones"
+    )
+    building.set_defaults(run=_build_engines)
+
+
+def _add_calibrate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("calibrate", help="measure INT8 ranges on your own pictures")
+    parser.add_argument("paths", nargs="*", type=Path, metavar="IMG", help="files or folders")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="the cache")
+    parser.add_argument(
+        "--method",
+        default="percentile",
+        choices=("min-max", "percentile", "mse", "entropy"),
+        help="how ranges follow from what was seen (percentile)",
+    )
+    parser.add_argument("--samples", type=Path, metavar="FILE", help="instead of pictures")
+    parser.add_argument(
+        "--save-samples", type=Path, metavar="FILE", help="keep them; faces can be recognised"
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.set_defaults(run=_calibrate)
 
 
 def _add_validate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -190,6 +225,24 @@ def _info(arguments: argparse.Namespace) -> int:
     from unface.info import print_info
 
     return print_info(arguments)
+
+
+def _list_engines(arguments: argparse.Namespace) -> int:
+    from unface.engines_command import list_engines
+
+    return list_engines(arguments)
+
+
+def _build_engines(arguments: argparse.Namespace) -> int:
+    from unface.engines_command import build_engines
+
+    return build_engines(arguments)
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    from unface.calibrate import calibrate_on_pictures
+
+    return calibrate_on_pictures(arguments)
 
 
 def _validate(arguments: argparse.Namespace) -> int:

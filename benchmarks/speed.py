@@ -20,12 +20,13 @@ from typing import Any
 import cv2
 
 from benchmarks.machine import describe
-from benchmarks.peers import NAMES, NotInstalled, Worker
+from benchmarks.peers import REQUIREMENTS, NotInstalled, Worker
 from benchmarks.pictures import compose
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 CASES = [(2, 20), (2, 40), (1, 20), (1, 40)]  # threads, minimum face
 WARM_UP, ROUNDS, QUICK_ROUNDS = 2, 5, 3
+NAMES = ("unface", "unface-fast", *REQUIREMENTS)
 
 
 def write_pictures(folder: Path) -> dict[str, Path]:

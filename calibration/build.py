@@ -30,8 +30,10 @@ from unface.calibration.rewrite import (
     FLOAT_COLUMNS,
     INT8_COLUMNS,
     INT8_FORMS,
+    MERGED_HEADS_OF,
     Form,
     Trained,
+    merge_heads,
     read_trained,
     rewrite,
 )
@@ -46,9 +48,6 @@ from unface.mtcnn.network import Networks
 TOOLS = ("ai-edge-litert", "numpy", "onnx", "torch")  # that the bytes, or the gate, depend on
 TFLITE = ("fp32", "fp16", "dynamic", "int8", "mixed")
 ONNX = ("fp32", "int8")
-# The heads of the small networks stay in float: no time is lost, and scores that int8 would make
-# equal keep their order, which decides what suppression keeps.
-FLOAT_HEADS = {"rnet": ("logit", "box"), "onet": ("logit", "box", "landmarks")}
 KEPT_AS: dict[str, Weights] = {"fp32": "float32", "fp16": "float16", "dynamic": "int8"}
 
 
@@ -62,13 +61,19 @@ def build_tflite(network: str, precision: str, calibration: Calibration, weights
     height, width, _ = SHAPES[network]
     if precision in KEPT_AS:
         graph = rewrite(read_trained(network), {}, "prelu", FLOAT_COLUMNS[network])
+        if network in MERGED_HEADS_OF:
+            graph = merge_heads(graph)
         return write_tflite(graph, (height, width), weights=KEPT_AS[precision])
     calibration.check(weights)
     graph = rewrite(weights, INT8_FORMS[network], "maximum", INT8_COLUMNS[network])
-    float_layers = set(FLOAT_HEADS.get(network, ()))
+    float_layers: set[str] = set()
+    if network in MERGED_HEADS_OF:
+        graph = merge_heads(graph)
+    else:
+        float_layers.update(head.name for head in graph.heads)
     if precision == "mixed":
         float_layers.update(calibration.float_layers)
-    scales = calibration.scales()
+    scales = calibration.engine_scales()
     return write_tflite(graph, (height, width), scales=scales, float_layers=float_layers)
 
 

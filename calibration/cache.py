@@ -7,17 +7,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from unface.calibration.rewrite import Trained
+from unface.calibration.scales import LARGEST
 from unface.calibration.weights import hashes_of
+from unface.engines.tflite import BOX_GAIN, MERGED_HEADS
 from unface.errors import EngineError
 
 VERSION = 2
-METHODS = ("min-max", "percentile", "mse", "entropy")
-LARGEST = 127
+Method = Literal["min-max", "percentile", "mse", "entropy"]  # see unface.calibration.ranges
+METHODS: tuple[Method, ...] = ("min-max", "percentile", "mse", "entropy")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Calibration:
     def scales(self) -> dict[str, float]:
         """Return the scale of each layer, as float32 holds it."""
         return {n: float(np.float32(layer.limit / LARGEST)) for n, layer in self.layers.items()}
+
+    def engine_scales(self) -> dict[str, float]:
+        """Return `scales`, and that of P-Net's two heads when they are one (`merge_heads`)."""
+        scales = self.scales()
+        return {**scales, MERGED_HEADS: max(scales["logit"], scales["box"] * BOX_GAIN)}
 
     def check(self, weights: Trained) -> None:
         """Raise `EngineError` unless this was measured with exactly these weights."""
@@ -96,7 +103,7 @@ def read_calibration(path: Path) -> Calibration:
         calibration = Calibration(**fields, layers=layers, float_layers=float_layers)
         if not isinstance(calibration.weights, dict) or not set(float_layers) <= set(layers):
             raise ValueError("weights or float_layers do not fit")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EngineError(
             f"no calibration can be read from {path} ({error}); make one with unface calibrate"
         ) from error

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from unface.calibration.cache import Calibration, LayerRange
-from unface.calibration.ranges import Method, histograms, threshold
+from unface.calibration.cache import Calibration, LayerRange, Method
+from unface.calibration.ranges import histograms, threshold
 from unface.calibration.rewrite import Trained
 from unface.calibration.weights import hashes_of
 from unface.mtcnn.network import UInt8Array

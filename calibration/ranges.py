@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, prelu
 
+from unface.calibration.cache import Method
 from unface.calibration.rewrite import Trained
 from unface.calibration.scales import LARGEST
 from unface.mtcnn.network import FloatArray, UInt8Array
 
-Method = Literal["min-max", "percentile", "mse", "entropy"]
-METHODS: tuple[Method, ...] = ("min-max", "percentile", "mse", "entropy")
 BINS = 4096
 BATCH = {"pnet": 4, "rnet": 256, "onet": 64}
 PERCENTILE = 99.99
@@ -122,8 +120,3 @@ def _divergence(counts: Histogram, end: int) -> float:
     p = (clipped + 1e-4) / (clipped + 1e-4).sum()
     q = (kept + 1e-4) / (kept + 1e-4).sum()
     return float((p * np.log(p / q)).sum())
-
-
-def scale_of(limit: FloatArray | float) -> float:
-    """Return the scale at which int8 127 stands for `limit`, as the float32 engines carry."""
-    return float(np.float32(max(float(limit), 1e-8) / LARGEST))

@@ -21,7 +21,16 @@ from typing import Literal
 
 import numpy as np
 
-from unface.calibration.graph import Conv, Graph, HalvesMaximum, Maximum, MaxPool, Node, Prelu
+from unface.calibration.graph import (
+    Conv,
+    Graph,
+    HalvesMaximum,
+    Maximum,
+    MaxPool,
+    Node,
+    Prelu,
+)
+from unface.engines.tflite import BOX_GAIN, MERGED_HEADS
 from unface.mtcnn.network import FloatArray
 
 Form = Literal["prelu", "maximum", "halves", "pair"]
@@ -29,7 +38,14 @@ Form = Literal["prelu", "maximum", "halves", "pair"]
 # Measured, fastest first choice of each runtime: docs/engines.md, `python -m benchmarks.forms`.
 FLOAT_COLUMNS = {"pnet": 2, "rnet": 2, "onet": 1}
 INT8_COLUMNS = {"pnet": 2, "rnet": 2, "onet": 2}
-INT8_FORMS: dict[str, dict[str, Form]] = {"pnet": {"conv1": "halves"}, "rnet": {}, "onet": {}}
+# P-Net's heads are one tensor. Those of the others take no time: in INT8 engines they stay in
+# float, so that scores keep their order, which decides what suppression keeps.
+MERGED_HEADS_OF = ("pnet",)
+INT8_FORMS: dict[str, dict[str, Form]] = {  # "maximum" where none is named
+    "pnet": {"conv1": "halves"},
+    "rnet": {},
+    "onet": {},
+}
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,14 @@ def rewrite(trained: Trained, forms: Mapping[str, Form], default: Form, columns:
             _mix(layers, heads, index, mix)
         nodes += _nodes(layer, form)
     return Graph(trained.network, tuple(nodes), tuple(heads), columns)
+
+
+def merge_heads(graph: Graph) -> Graph:
+    """Return a graph whose logit and box are one head; see `unface.engines.tflite`."""
+    logit, box = graph.heads
+    weight = np.concatenate([logit.weight, box.weight * BOX_GAIN])
+    bias = np.concatenate([logit.bias, box.bias * BOX_GAIN])
+    return replace(graph, heads=(Conv(MERGED_HEADS, weight, bias),))
 
 
 def equalize(trained: Trained, limits: Mapping[str, FloatArray]) -> Trained:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tokenize import TokenError
 
 import cv2
 import numpy as np
@@ -188,18 +189,25 @@ def _parts(array: np.ndarray, most: int) -> Iterator[np.ndarray]:
     return (array[begin : begin + most] for begin in range(0, len(array), most))
 
 
-def read_images(paths: Iterable[Path]) -> Iterator[UInt8Array]:
-    """Yield the pictures of files and folders in the order of their names; others are passed over.
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """Return the files named, and those of folders named, in the order of their names.
 
     Raises `InvalidOption` for a path that is not there.
     """
+    files: list[Path] = []
     for path in paths:
         if not path.exists():
             raise InvalidOption(f"{path} does not exist; name pictures or a folder of them")
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            pixels = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB) if file.is_file() else None
-            if pixels is not None:
-                yield np.asarray(pixels, np.uint8)
+        files += sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    return files
+
+
+def read_images(files: Iterable[Path]) -> Iterator[UInt8Array]:
+    """Yield the pictures, uint8 `[H, W, 3]` RGB; files that are none are passed over."""
+    for file in files:
+        pixels = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
+        if pixels is not None:
+            yield np.asarray(pixels, np.uint8)
 
 
 def write_samples(samples: Samples, path: Path) -> None:
@@ -219,14 +227,15 @@ def write_samples(samples: Samples, path: Path) -> None:
 # What numpy and zipfile raise for an array, a pickle, a damaged or an encrypted archive.
 UNREADABLE = (
     *(OSError, KeyError, ValueError, TypeError, AttributeError, EOFError, RuntimeError),
-    *(MemoryError, zlib.error, zipfile.BadZipFile),
+    *(MemoryError, SyntaxError, TokenError, zlib.error, zipfile.BadZipFile),
 )
 
 
 def read_samples(path: Path) -> Samples:
     """Read samples from a file; raises `InvalidOption` when it is missing, damaged or foreign."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: numpy leaves a damaged file open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in SHAPES}
             images = int(file["images"])
             faces = {name[6:]: int(file[name]) for name in file.files if name.startswith("faces ")}

@@ -21,11 +21,19 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, max_pool2d, smooth_l1_loss
 from tqdm import tqdm
 
-from unface.calibration.ranges import channel_limits, histograms, scale_of, threshold
-from unface.calibration.rewrite import INT8_FORMS, Trained, equalize, read_trained
+from unface.calibration.calibrate import calibrate
+from unface.calibration.ranges import channel_limits
+from unface.calibration.rewrite import (
+    INT8_FORMS,
+    MERGED_HEADS_OF,
+    Trained,
+    equalize,
+    read_trained,
+)
 from unface.calibration.samples import read_samples
 from unface.calibration.scales import LARGEST, Scales
 from unface.calibration.weights import hash_of, write_tuned
+from unface.engines.tflite import BOX_GAIN, MERGED_HEADS
 from unface.mtcnn.network import UInt8Array
 
 BATCH = {"pnet": 6, "rnet": 192, "onet": 48}
@@ -55,7 +63,10 @@ def rounded(x: Tensor, scale: Tensor | float) -> Tensor:
 
 
 class QuantizedNetwork(nn.Module):
-    """A trained network computed in float32 with every rounding of its INT8 engine."""
+    """A trained network computed in float32 with every rounding of its INT8 engine.
+
+    `scales` are those of `Calibration.engine_scales`.
+    """
 
     def __init__(self, trained: Trained, scales: Scales) -> None:
         super().__init__()
@@ -81,10 +92,12 @@ class QuantizedNetwork(nn.Module):
             if layer.pool:
                 x = max_pool2d(x, layer.pool.size, layer.pool.stride, ceil_mode=layer.pool.ceil)
         first = len(self._trained.layers)
-        return [
-            rounded(self._conv(first + index, x), self._scales[head.name])
-            for index, head in enumerate(self._trained.heads)
-        ]
+        if self._trained.network in MERGED_HEADS_OF:
+            scale = self._scales[MERGED_HEADS]
+            logit, box = self._conv(first, x), self._conv(first + 1, x)
+            return [rounded(logit, scale), rounded(box, scale / BOX_GAIN)]
+        heads = range(first, first + len(self._trained.heads))
+        return [conv2d(x, self.weights[index], self.biases[index]) for index in heads]
 
     def trained(self) -> Trained:
         """Return the network with its present weights."""
@@ -114,11 +127,7 @@ def tune(trained: Trained, samples: UInt8Array, steps: int, seed: int = 0) -> Tr
     rng = np.random.default_rng(seed)
     teacher = load_network(trained.network)
     even = equalize(trained, channel_limits(trained, samples))
-    scales = {
-        name: scale_of(threshold(*histogram, "percentile"))
-        for name, histogram in histograms(even, samples).items()
-    }
-    student = QuantizedNetwork(even, scales)
+    student = QuantizedNetwork(even, calibrate(even, samples).engine_scales())
     rates = [RATE * float(p.detach().abs().mean()) for p in student.parameters()]
     groups = [{"params": [p], "lr": r} for p, r in zip(student.parameters(), rates, strict=True)]
     optimizer = torch.optim.Adam(groups)

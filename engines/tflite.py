@@ -10,6 +10,9 @@ import numpy as np
 from unface.errors import EngineError
 from unface.mtcnn.network import FloatArray, UInt8Array
 
+# P-Net's two heads in one tensor, logit first, boxes times a gain that brings them to the logits'
+# magnitude, so that one scale serves both: a second convolution would take as long again.
+MERGED_HEADS, BOX_GAIN = "logit_box", 32
 PLANS_KEPT = 4  # interpreters, one for each input shape, least recently used goes first
 
 
@@ -81,6 +84,9 @@ class _Plan:
             self._interpreter = Interpreter(model_content=model, num_threads=threads)
             details = self._interpreter.get_input_details()[0]
             self._input: int = details["index"]
+            # As many pixels in another shape would pass, and come out as another picture.
+            if tuple(details["shape_signature"][1:]) != shape[1:]:
+                raise ValueError(f"it takes {[*details['shape_signature']]}, not {[*shape]}")
             self._interpreter.resize_tensor_input(self._input, shape)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
@@ -93,25 +99,31 @@ class _Plan:
     def run(self, images: UInt8Array) -> dict[str, FloatArray]:
         self._interpreter.set_tensor(self._input, _to_input(images, self._dtype))
         self._interpreter.invoke()
-        return {o.name: o.read(self._interpreter.get_tensor(o.index)) for o in self._outputs}
+        answers: dict[str, FloatArray] = {}
+        for output in self._outputs:
+            answers.update(output.read(self._interpreter.get_tensor(output.index)))
+        return answers
 
 
 class _Output:
-    """What is known of an output tensor: its name in the `Network` contract and its scale."""
+    """What is known of an output tensor: what it holds and its scale."""
 
     def __init__(self, details: dict[str, Any]) -> None:
-        # "serving_default_logit_output" or "StatefulPartitionedCall:logit": the signature's word.
-        self.name = next(n for n in ("logit", "box", "landmarks") if n in details["name"])
+        self._name: str = details["name"]
         self.index: int = details["index"]
         self._scale, self._zero_point = details["quantization"]
         self._per_crop = details["shape"][1] == details["shape"][2] == 1
 
-    def read(self, values: np.ndarray) -> FloatArray:
+    def read(self, values: np.ndarray) -> dict[str, FloatArray]:
+        """Return float32 arrays by the names of the `Network` contract."""
         if values.dtype != np.float32:
-            values = (values.astype(np.float32) - self._zero_point) * np.float32(self._scale)
+            values = np.subtract(values, self._zero_point, dtype=np.float32)
+            values *= np.float32(self._scale)
         if self._per_crop:
             values = values[:, 0, 0]
-        return values[..., 0] if self.name == "logit" else values
+        if self._name == MERGED_HEADS:
+            return {"logit": values[..., 0], "box": values[..., 1:] / np.float32(BOX_GAIN)}
+        return {self._name: values[..., 0] if self._name == "logit" else values}
 
 
 def _to_input(images: UInt8Array, dtype: type) -> np.ndarray:

@@ -33,12 +33,24 @@ LIBRARIES: dict[str, set[str]] = {
     "v1": {"google", "grpc"},
     "mtcnn": {"numpy", "cv2"},
     "anonymize": {"numpy", "cv2", "PIL"},
-    "engines": {"numpy", "ai_edge_litert", "torch", "litert_torch", "safetensors"},
-    "calibration": {"numpy", "cv2", "ai_edge_quantizer"},
+    "engines": {"numpy", "ai_edge_litert"},
+    "calibration": {"numpy", "cv2", "tqdm"},
     "server": {"numpy", "grpc", "grpc_health", "grpc_reflection", "google", "typing_extensions"},
     "api": {"numpy", "grpc", "grpc_health", "tqdm", "typing_extensions"},
 }
-TORCH_FILES = {"mtcnn/networks.py": {"torch", "safetensors"}}
+# What comes with unface[engines] stays in the files that build, calibrate and judge engines: what
+# runs a detection may not need it.
+ENGINE_LIBRARIES = {"torch", "safetensors", "flatbuffers", "onnx", "onnxruntime"}
+ENGINE_FILES: dict[str, set[str]] = {
+    "mtcnn/networks.py": {"torch", "safetensors"},
+    "engines/weights.py": {"torch", "safetensors"},
+    "calibration/ranges.py": {"torch"},
+    "calibration/tune.py": {"torch"},
+    "calibration/weights.py": {"safetensors"},
+    "calibration/tflite_writer.py": {"ai_edge_litert", "flatbuffers"},
+    "calibration/onnx_writer.py": {"onnx"},
+    "calibration/onnx_network.py": {"onnxruntime"},
+}
 BARE = {*ROOMS, "proto"} - {"v1"}
 EVERYBODY = {"errors"}  # `unface.errors` imports nothing
 
@@ -58,7 +70,7 @@ def imported(source: str) -> list[str]:
 
 def violations(room: str, file: str, source: str) -> list[str]:
     """Return the imports of a file that its room may not make."""
-    allowed = LIBRARIES[room] | TORCH_FILES.get(file, set())
+    allowed = LIBRARIES[room] | ENGINE_FILES.get(file, set())
     wrong = []
     for name in imported(source):
         top, *rest = name.split(".")
@@ -98,6 +110,10 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
         ("server", "from unface.detector import Detector"),
         ("server", "import unface"),
         ("calibration", "from PIL import Image"),
+        ("calibration", "import torch"),
+        ("calibration", "import ai_edge_quantizer"),
+        ("engines", "import onnx"),
+        ("engines", "import torch"),
         ("engines", "def f():\n    import grpc"),
         ("engines", "from mtcnn import boxes"),
         ("server", "import api.errors"),
@@ -137,20 +153,24 @@ def test_every_package_is_a_room_with_its_rules() -> None:
     assert ROOMS.keys() == MAY_USE.keys() == LIBRARIES.keys()
 
 
-def test_torch_stays_in_the_files_that_build_engines() -> None:
-    """What runs a detection may not need it: `unface.engines` is also the runtime's room."""
-    torch_files = set()
-    for folder in ROOMS.values():
-        for path in (ROOT / folder).rglob("*.py"):
-            tops = {name.split(".")[0] for name in imported(path.read_text())}
-            if tops & {"torch", "litert_torch", "safetensors", "ai_edge_quantizer"}:
-                torch_files.add(str(path.relative_to(ROOT)))
-    assert torch_files == {
-        "mtcnn/networks.py",
-        "engines/build.py",
-        "engines/weights.py",
-        "calibration/quantize.py",
+def engine_libraries(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(path.read_text())} & ENGINE_LIBRARIES
+
+
+def test_what_builds_engines_is_imported_where_it_is_listed_and_nowhere_else() -> None:
+    found = {
+        str(path.relative_to(ROOT)): engine_libraries(path)
+        for folder in ROOMS.values()
+        for path in (ROOT / folder).rglob("*.py")
     }
+    listed = {file: libraries & ENGINE_LIBRARIES for file, libraries in ENGINE_FILES.items()}
+    assert {file: libraries for file, libraries in found.items() if libraries} == listed
+
+
+def test_the_libraries_that_build_engines_are_those_of_the_extra() -> None:
+    extra = re.search(r"^engines = \[$(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
+    assert extra
+    assert set(re.findall(r'^    "([\w-]+)', extra[1], re.M)) == ENGINE_LIBRARIES
 
 
 def test_errors_import_nothing() -> None:
@@ -172,8 +192,31 @@ def test_import_unface_loads_no_library() -> None:
 def test_detection_needs_neither_torch_nor_grpc() -> None:
     code = (
         "import sys\nfrom skimage import data\nimage = data.astronaut()\n"
-        "for name in ('torch', 'safetensors', 'litert_torch', 'grpc'):\n"
+        "for name in ('torch', 'safetensors', 'flatbuffers', 'onnx', 'onnxruntime', 'grpc'):\n"
         "    assert name not in sys.modules\n    sys.modules[name] = None\n"
         "import unface\nprint(len(unface.Detector().detect(image)))\n"
     )
     assert run(code).strip() == "1"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "gate",
+        "labels",
+        "scenes",
+        "report",
+        "outputs",
+        "cost",
+        "samples",
+        "scales",
+        "graph",
+        "rewrite",
+    ],
+)
+def test_judging_engines_and_harvesting_samples_need_none_of_what_builds_them(module: str) -> None:
+    code = (
+        f"import sys\nfor name in {sorted(ENGINE_LIBRARIES)}:\n    sys.modules[name] = None\n"
+        f"import unface.calibration.{module}\nprint('imported')\n"
+    )
+    assert run(code).strip() == "imported"

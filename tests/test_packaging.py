@@ -35,10 +35,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_carries_engines_weights_contract_and_types(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for network in ("pnet", "rnet", "onet"):
-        assert f"unface/engines/prebuilt/{network}.fp32.tflite" in names
-        assert f"unface/engines/prebuilt/{network}.int8.tflite" in names
+        for precision in ("fp32", "fp16", "dynamic", "int8", "mixed"):
+            assert f"unface/engines/prebuilt/{network}.{precision}.tflite" in names
         assert f"unface/mtcnn/weights/{network}.safetensors" in names
+        assert f"unface/calibration/cache/{network}.json" in names
+    for folder in ("calibration/tuned", "calibration/pictures"):
+        files = {path.name for path in (REPOSITORY / folder).iterdir()}
+        assert files
+        assert {f"unface/{folder}/{name}" for name in files} <= names
     assert "unface/engines/prebuilt/manifest.json" in names
+    assert not [name for name in names if name.endswith(".onnx")]  # for other runtimes: build them
     assert "unface/v1/unface.proto" in names
     assert "unface/py.typed" in names
     assert any(name.endswith("licenses/THIRD_PARTY_NOTICES.md") for name in names)

@@ -35,9 +35,11 @@ from unface.calibration.cache import read_calibration  # noqa: E402
 from unface.calibration.graph import Conv, MaxPool, in_columns  # noqa: E402
 from unface.calibration.rewrite import (  # noqa: E402
     INT8_FORMS,
+    MERGED_HEADS_OF,
     Form,
     Trained,
     equalize,
+    merge_heads,
     read_trained,
     relu_pair,
     rewrite,
@@ -120,6 +122,22 @@ def test_every_form_of_any_network_is_exact(form: Form, trained: Trained) -> Non
     if form != "maximum":
         graph = rewrite(trained, forms_of(trained, form, "onnx"), form)
         assert_equal(in_onnx(graph, pixels), outputs, EXACT)
+
+
+@given(trained=networks())
+@FEW
+def test_two_heads_in_one_give_what_they_give_apart(trained: Trained) -> None:
+    pixels = images(3, np.random.default_rng(2))
+    graph = merge_heads(rewrite(trained, {}, "prelu"))
+    assert len(graph.heads) == 1
+    assert_equal(in_tflite(graph, pixels), expected(trained, pixels), EXACT)
+
+
+def test_p_net_with_its_heads_in_one_is_exact(wanted: dict[str, tuple]) -> None:
+    pixels, outputs = wanted["pnet"]
+    for columns in (1, 2):
+        graph = merge_heads(rewrite(read_trained("pnet"), {}, "prelu", columns))
+        assert_equal(in_tflite(graph, pixels), outputs, EXACT)
 
 
 @given(trained=networks(), form=st.sampled_from(FORMS))
@@ -273,15 +291,20 @@ def test_a_tflite_engine_holds_only_the_operators_that_are_meant(name: str, prec
         assert set(found) <= allowed | {"PRELU"} | floating[precision]
         return
     allowed |= {"DEPTHWISE_CONV_2D", "MAXIMUM"}
-    layers = read_trained(name)
-    halves = len(INT8_FORMS[name])
-    assert found.count("MAXIMUM") == found.count("DEPTHWISE_CONV_2D") == len(layers.layers) - halves
-    if name == "pnet" and not calibration.float_layers:
+    layers = int8_weights(name)
+    maxima = len(layers.layers) - list(INT8_FORMS[name].values()).count("halves")
+    assert found.count("MAXIMUM") == found.count("DEPTHWISE_CONV_2D") == maxima
+    heads = 1 if name in MERGED_HEADS_OF else len(layers.heads)
+    assert found.count("CONV_2D") == len(layers.layers) + heads
+    assert "PRELU" not in found
+    if precision == "mixed" and calibration.float_layers:
+        assert set(found) <= allowed | {"QUANTIZE", "DEQUANTIZE"}
+    elif name == "pnet":
         assert set(found) <= allowed
-    elif not calibration.float_layers:
-        last = [position for position, code in enumerate(found) if code == "DEQUANTIZE"]
+    else:
         assert set(found) <= allowed | {"DEQUANTIZE"}
-        assert min(last) >= len(found) - 2 * len(layers.heads)  # only before heads
+        first = found.index("DEQUANTIZE")
+        assert first >= len(found) - 2 * len(layers.heads)  # only before heads
 
 
 @pytest.mark.parametrize("precision", ONNX)

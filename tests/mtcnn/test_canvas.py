@@ -61,6 +61,11 @@ def test_pages_waste_little_of_a_large_picture() -> None:
 def pnet(request: pytest.FixtureRequest, cascade: Cascade) -> Network:
     if request.param == "tflite":
         return cascade.networks.pnet
+    return torch_pnet()
+
+
+def torch_pnet() -> Network:
+    """P-Net for any size: the engines take nothing but pages."""
     pytest.importorskip("torch", reason="torch comes with unface[engines]")
     from unface.mtcnn.networks import TorchNetwork, load_network
 
@@ -71,7 +76,7 @@ def test_p_net_on_pages_gives_the_cells_of_p_net_on_whole_levels(pnet: Network) 
     rng = np.random.default_rng(5)
     levels = levels_of([(613, 307), (255, 256), (12, 40), (131, 12)])
     pixels = [rng.integers(0, 256, (v.height, v.width, 3), dtype=np.uint8) for v in levels]
-    whole = [pnet(image[None]) for image in pixels]
+    whole = [torch_pnet()(image[None]) for image in pixels]
     page = np.full((1, PAGE_SIDE, PAGE_SIDE, 3), 255, np.uint8)  # as if left by a page before
     checked = 0
     for tiles in plan_pages(levels):
@@ -94,13 +99,13 @@ def test_scanning_a_photograph_finds_each_cell_once_in_order_with_its_own_answer
     image = np.ascontiguousarray(np.repeat(np.repeat(astronaut()[:, 40:], 2, axis=0), 2, axis=1))
     mipmap = Mipmap(image)
     levels = tuple(pyramid_levels(mipmap.width, mipmap.height, 20, 0.709))
-    found = scan(mipmap, levels, pnet, 0.001)
+    found, whole = scan(mipmap, levels, pnet, 0.001), torch_pnet()
     places = list(zip(found.level.tolist(), found.row.tolist(), found.column.tolist(), strict=True))
     assert places == sorted(set(places))
     least = np.log(0.001 / 0.999)
     expected = []
     for index, level in enumerate(levels):
-        outputs = pnet(mipmap.level(level)[None])
+        outputs = whole(mipmap.level(level)[None])
         logit = outputs["logit"][0]
         # At the threshold itself the last bit decides.
         expected += [(index, r, c) for r, c in np.argwhere(logit >= least + 1e-3).tolist()]

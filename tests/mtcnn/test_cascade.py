@@ -206,7 +206,7 @@ def test_answers_that_are_no_numbers_are_an_error_and_never_zero_faces(
         ({"thresholds": (0.5, 0.5)}, "three numbers"),
         ({"thresholds": (0.5, 0.5, 1.0)}, "between 0 and 1"),
         ({"thresholds": (0.5, 0.0, 0.5)}, "between 0 and 1"),
-        ({"profile": "wild"}, "accurate, privacy"),
+        ({"profile": "wild"}, "accurate, fast, privacy"),
     ],
 )
 def test_a_bad_option_is_named_with_what_it_accepts(

@@ -153,7 +153,7 @@ def test_a_detector_takes_its_options_by_name() -> None:
     with unface.Detector(
         "privacy", 30, 1, scale_factor=0.8, thresholds=thresholds, precision="int8"
     ) as detector:
-        assert detector.options == DetectOptions(30, 0.8, thresholds)
+        assert detector.options == DetectOptions(30, 0.8, thresholds, "int8")
         assert detector.precision == "int8"
     with unface.Detector("privacy", threads=1) as detector:
         assert detector.options == DetectOptions(20, 0.709, (0.5, 0.6, 0.5))
@@ -162,8 +162,8 @@ def test_a_detector_takes_its_options_by_name() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"profile": "paranoid"}, "profile is 'paranoid'; there are accurate, privacy"),
-        ({"precision": "fp16"}, "precision is 'fp16'; there are fp32, int8"),
+        ({"profile": "paranoid"}, "profile is 'paranoid'; there are accurate, fast, privacy"),
+        ({"precision": "fp8"}, "precision is 'fp8'; there are dynamic, fp16, fp32"),
         ({"threads": 0}, "threads is 0; it must be 1 to 64"),
         ({"threads": -1}, "threads is -1; it must be 1 to 64"),
         ({"min_face": 5}, "min_face is 5; it must be 12 pixels or more"),

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch", reason="torch comes with unface[engines]")
 from safetensors.torch import load_file  # noqa: E402
 from torch.nn.functional import conv2d, max_pool2d, prelu, softmax  # noqa: E402
 
-from unface.engines import open_networks  # noqa: E402
+from unface.engines.shelf import open_named  # noqa: E402
 from unface.engines.weights import SOURCES, convert, tensor_hash  # noqa: E402
 from unface.mtcnn.networks import TorchNetwork, load_network  # noqa: E402
 
@@ -93,13 +93,13 @@ def test_folded_networks_compute_what_the_published_ones_do(
 @pytest.mark.parametrize("name", ["pnet", "rnet", "onet"])
 def test_tflite_engines_compute_what_the_torch_networks_do(name: str) -> None:
     """Every output of every engine that ships, on photographs and on the extremes."""
-    side = {"pnet": 96, "rnet": 24, "onet": 48}[name]
+    side = {"pnet": 256, "rnet": 24, "onet": 48}[name]
     images = np.stack(
-        [astronaut()[y : y + side, x : x + side] for y in (0, 60, 300) for x in (150, 190, 400)]
+        [astronaut()[y : y + side, x : x + side] for y in (0, 60, 200) for x in (150, 190, 250)]
         + [np.full((side, side, 3), grey, np.uint8) for grey in (0, 255)]
     )
     expected = TorchNetwork(load_network(name))(images)
-    outputs = getattr(open_networks("fp32", threads=1), name)(images)
+    outputs = getattr(open_named("fp32", threads=1), name)(images)
     assert outputs.keys() == expected.keys()
     for output, values in outputs.items():
         assert values.shape == expected[output].shape

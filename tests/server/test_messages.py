@@ -36,8 +36,8 @@ def test_a_field_that_is_set_overrides_the_profile_and_no_other() -> None:
         ("pnet_threshold", 0, "thresholds are .*0.0"),
         ("rnet_threshold", 1, "thresholds are .*1.0"),
         ("onet_threshold", -1, "thresholds are .*-1.0"),
-        ("profile", "", "profile is ''; there are accurate, privacy"),
-        ("profile", "best", "profile is 'best'; there are accurate, privacy"),
+        ("profile", "", "profile is ''; there are accurate, fast, privacy"),
+        ("profile", "best", "profile is 'best'; there are accurate, fast, privacy"),
     ],
 )
 def test_a_bad_detect_option_is_named_with_its_value(field: str, value: Any, message: str) -> None:

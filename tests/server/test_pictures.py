@@ -185,7 +185,9 @@ def test_the_server_tells_what_serves(stub: UnfaceStub) -> None:
     info = stub.GetServerInfo(pb.GetServerInfoRequest())
     assert info.version == version("unface")
     assert (info.backend, info.precision) == ("tflite", "fp32")
-    shipped = {e.network: e.sha256 for e in prebuilt() if e.precision == "fp32"}
+    shipped = {
+        e.network: e.sha256 for e in prebuilt() if (e.precision, e.runtime) == ("fp32", "tflite")
+    }
     assert {e.name: e.sha256 for e in info.engines} == shipped
     assert (info.limits.max_bytes, info.limits.max_pixels) == (64 * 1024 * 1024, 100_000_000)
     assert list(info.formats) == ["jpeg", "png", "webp"]

@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="torch comes with unface[engines]")
+pytest.importorskip("onnx", reason="onnx comes with unface[engines]")
+pytest.importorskip("onnxruntime", reason="onnxruntime comes with unface[engines]")
+
+from small_networks import operators
+
+from unface.calibration import build as building
+from unface.calibration.build import (
+    ONNX,
+    TFLITE,
+    TOOLS,
+    build,
+    build_all,
+    build_tflite,
+    certify,
+    main,
+    shipped_cache,
+    write_manifest,
+)
+from unface.calibration.cache import read_calibration, write_calibration
+from unface.calibration.labels import LabelledPicture, LabelledSet
+from unface.calibration.onnx_network import OnnxNetwork, open_onnx
+from unface.calibration.samples import SHAPES
+from unface.calibration.scenes import FACE, LANDMARKS, picture
+from unface.calibration.weights import int8_weights
+from unface.engines.shelf import open_named, read_shelf
+from unface.engines.tflite import TfliteNetwork
+from unface.errors import EngineError
+from unface.mtcnn.network import Network, UInt8Array
+
+ROOT = Path(__file__).parents[2]
+PREBUILT = ROOT / "engines" / "prebuilt"
+NETWORKS = ("pnet", "rnet", "onet")
+Entries = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Entries]:
+    """All engines, built once for this module, and what the manifest says of them."""
+    folder = tmp_path_factory.mktemp("built")
+    return folder, build_all(folder, shipped_cache())
+
+
+def same_tools() -> bool:
+    made_with = json.loads((PREBUILT / "manifest.json").read_text())["toolchain"]
+    return all(version(tool).split("+")[0] == made_with[tool] for tool in TOOLS)
+
+
+def opened(path: Path) -> Network:
+    if path.suffix == ".onnx":
+        return OnnxNetwork(path.read_bytes(), path.name)
+    return TfliteNetwork(path.read_bytes(), path.name, (1,), 1)
+
+
+def photo_parts(name: str) -> UInt8Array:
+    side = SHAPES[name][0]
+    photo = picture("astronaut")
+    places = ((0, 100), (60, 190), (40, 180), (70, 200), (100, 150), (200, 250))
+    return np.stack([photo[y : y + side, x : x + side] for y, x in places])
+
+
+def test_engines_built_again_are_the_committed_ones(built: tuple[Path, Entries]) -> None:
+    folder, entries = built
+    assert len(entries) == 3 * (len(TFLITE) + len(ONNX))
+    if same_tools():
+        assert entries == json.loads((PREBUILT / "manifest.json").read_text())["engines"]
+        for entry in entries:
+            file = entry["file"]
+            assert (folder / file).read_bytes() == (PREBUILT / file).read_bytes(), file
+        return
+    for entry in entries:  # other tools may write other bytes, not other answers
+        images = photo_parts(entry["network"])
+        ours, theirs = (opened(home / entry["file"])(images) for home in (folder, PREBUILT))
+        for output, values in ours.items():
+            np.testing.assert_allclose(values, theirs[output], atol=1e-3, err_msg=entry["file"])
+
+
+def test_building_twice_gives_the_same_bytes(built: tuple[Path, Entries], tmp_path: Path) -> None:
+    folder, entries = built
+    assert build_all(tmp_path / "new", shipped_cache()) == entries
+    for path in folder.glob("*.*"):
+        assert (tmp_path / "new" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_other_scales_give_other_int8_engines_and_the_same_float_ones(
+    built: tuple[Path, Entries], tmp_path: Path
+) -> None:
+    for name in NETWORKS:
+        fields = json.loads((shipped_cache() / f"{name}.json").read_text())
+        fields["layers"]["conv2"]["limit"] *= 0.9
+        (tmp_path / f"{name}.json").write_text(json.dumps(fields))
+    changed = {
+        (old["precision"], old["runtime"])
+        for old, new in zip(built[1], build_all(tmp_path / "new", tmp_path), strict=True)
+        if old["sha256"] != new["sha256"]
+    }
+    assert changed == {("int8", "tflite"), ("mixed", "tflite"), ("int8", "onnx")}
+
+
+def test_a_stale_cache_builds_nothing(tmp_path: Path) -> None:
+    fields = json.loads((shipped_cache() / "pnet.json").read_text())
+    fields["weights"]["conv1.weight"] = "0" * 64
+    (tmp_path / "pnet.json").write_text(json.dumps(fields))
+    with pytest.raises(EngineError, match=r"pnet is stale: conv1\.weight changed"):
+        build_all(tmp_path / "new", tmp_path)
+    assert not list((tmp_path / "new").glob("*.int8.*"))
+
+
+def test_int8_engines_are_at_most_three_tenths_of_the_float_ones() -> None:
+    sizes = {
+        precision: sum((PREBUILT / f"{n}.{precision}.tflite").stat().st_size for n in NETWORKS)
+        for precision in TFLITE
+    }
+    assert sizes["int8"] <= 0.30 * sizes["fp32"]
+    assert sizes["fp16"] <= 0.55 * sizes["fp32"]
+    assert sizes["dynamic"] <= 0.30 * sizes["fp32"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_layers_that_the_mixed_engine_keeps_in_float_lose_nothing(
+    name: str, tmp_path: Path
+) -> None:
+    """With all layers in float it is FP32 of the same weights; with some it lies in between."""
+    fields = json.loads((shipped_cache() / f"{name}.json").read_text())
+    images = photo_parts(name)
+    layers = list(fields["layers"])
+    hidden = [layer for layer in layers if layer not in ("logit", "box", "landmarks")]
+    outputs, found = {}, {}
+    for kind, floating in (("none", []), ("some", hidden[1:]), ("all", layers)):
+        fields["float_layers"] = floating
+        (tmp_path / f"{name}.json").write_text(json.dumps(fields))
+        calibration = read_calibration(tmp_path / f"{name}.json")
+        write_calibration(calibration, tmp_path)
+        model = build_tflite(name, "mixed", calibration, int8_weights(name))
+        found[kind] = operators(model)
+        outputs[kind] = TfliteNetwork(model, name, (1,), 1)(images)
+    int8 = open_named("int8", threads=1)
+    assert "DEQUANTIZE" in found["some"]
+    for output, exact in outputs["all"].items():
+        lost = {kind: np.abs(outputs[kind][output] - exact).mean() for kind in ("none", "some")}
+        assert 0 < lost["some"] < 0.9 * lost["none"], (output, lost)
+        np.testing.assert_allclose(
+            outputs["none"][output], getattr(int8, name)(images)[output], atol=1e-6
+        )
+
+
+def test_float_layers_in_between_open_from_a_folder_and_find_the_face(tmp_path: Path) -> None:
+    from unface.mtcnn import Cascade
+
+    for name in NETWORKS:
+        fields = json.loads((shipped_cache() / f"{name}.json").read_text())
+        fields["float_layers"] = ["conv2"]
+        (tmp_path / f"{name}.json").write_text(json.dumps(fields))
+    folder = tmp_path / "new"
+    write_manifest(folder, build_all(folder, tmp_path), [])
+    faces = Cascade(open_named(f"{folder}:mixed", threads=1)).detect(picture("astronaut"))
+    assert len(faces) == 1
+
+
+# --- certificates ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[LabelledPicture]:
+    """The portrait, and a picture without a face."""
+    marks = np.array(LANDMARKS, np.float64)[None]
+    none = (np.zeros((0, 4)), np.zeros(0, bool), np.zeros((0, 5, 2)))
+    one = (np.array([FACE], np.float64), np.zeros(1, bool), marks)
+    rules = LabelledSet(0.5)
+    return [
+        LabelledPicture("two", "one face", rules, *one, lambda: picture("astronaut")),
+        LabelledPicture("two", "no face", rules, *none, lambda: picture("brick")),
+    ]
+
+
+@pytest.fixture(scope="module")
+def judged(
+    built: tuple[Path, Entries], pictures: list[LabelledPicture]
+) -> tuple[Path, Entries, list[dict[str, Any]]]:
+    folder, entries = built
+    write_manifest(folder, entries, [])
+    certificates = certify(folder, entries, pictures, "two scenes")
+    write_manifest(folder, entries, certificates)
+    return folder, entries, certificates
+
+
+def test_each_set_of_engines_gets_a_certificate_of_its_bytes(
+    judged: tuple[Path, Entries, list[dict[str, Any]]], pictures: list[LabelledPicture]
+) -> None:
+    folder, entries, certificates = judged
+    sets = {(c["precision"], c["runtime"]): c for c in certificates}
+    assert len(certificates) == len(sets) == len(TFLITE) + len(ONNX)
+    for (precision, runtime), certificate in sets.items():
+        assert certificate["engines"] == {
+            e["network"]: e["sha256"]
+            for e in entries
+            if (e["precision"], e["runtime"]) == (precision, runtime)
+        }
+        assert certificate["reference"] == ("torch fp32" if precision == "fp32" else "fp32.tflite")
+        assert certificate["data"] == "two scenes"
+        assert certificate["pictures"] == 2
+        assert certificate["faces"] == len(pictures[0].faces) > 0
+        assert certificate["passed"] is (not certificate["reasons"])
+        assert not any(
+            "seconds" in key or key.endswith("time") for key in certificate if key != "runtime"
+        )
+    assert sets["fp32", "tflite"]["recall"]["all"]["candidate"] == 100
+    assert [c.passed for c in read_shelf(folder).certificates] == [
+        c["passed"] for c in certificates
+    ]
+
+
+def test_certificates_are_kept_while_no_byte_changes(
+    judged: tuple[Path, Entries, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, entries, certificates = judged
+    asked: list[str] = []
+    monkeypatch.setattr(building, "_certificate", lambda *a: asked.append(a[2]) or {})
+    assert certify(folder, entries, [], "others") == certificates
+    assert asked == []
+
+
+def test_a_changed_byte_is_judged_anew_and_nothing_else(
+    judged: tuple[Path, Entries, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, entries, certificates = judged
+    asked: list[tuple[str, str]] = []
+
+    def judge(_: Path, runtime: str, precision: str, hashes: dict[str, str], *__: Any) -> Any:
+        asked.append((runtime, precision))
+        return {"engines": hashes}
+
+    monkeypatch.setattr(building, "_certificate", judge)
+    changed = [{**e, "sha256": "0" * 64} if e["file"] == "rnet.int8.tflite" else e for e in entries]
+    new = certify(folder, changed, [], "others")
+    assert asked == [("tflite", "int8")]
+    kept = [c for c in new if c in certificates]
+    assert len(kept) == len(certificates) - 1
+    (made,) = (c for c in new if c not in certificates)
+    assert made["engines"]["rnet"] == "0" * 64
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"certificates": 3}'])
+def test_without_a_readable_manifest_all_is_judged(
+    judged: tuple[Path, Entries, list[dict[str, Any]]],
+    content: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(building, "_certificate", lambda *a: asked.append(a[2]) or {})
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    certify(tmp_path, judged[1], [], "others")
+    assert len(asked) == len(TFLITE) + len(ONNX)
+
+
+def test_the_manifest_names_the_tools_it_was_made_with(
+    judged: tuple[Path, Entries, list[dict[str, Any]]],
+) -> None:
+    folder, entries, certificates = judged
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["toolchain"] == {tool: version(tool).split("+")[0] for tool in TOOLS}
+    assert (manifest["engines"], manifest["certificates"]) == (entries, certificates)
+
+
+def test_the_build_says_whether_all_passed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pictures: list[LabelledPicture],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    verdict = {"passed": True}
+    monkeypatch.setattr(building, "labelled_scenes", lambda: pictures)
+    monkeypatch.setattr(building, "build_all", lambda folder, cache: [
+        {"network": "pnet", "runtime": "tflite", "precision": "int8", "sha256": "1", "file": "a"}
+    ])  # fmt: skip
+    monkeypatch.setattr(
+        building,
+        "_certificate",
+        lambda folder, runtime, precision, hashes, *_: {
+            **{"precision": precision, "runtime": runtime, "engines": hashes, "reasons": []},
+            **verdict,
+        },
+    )
+    arguments = ["build", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", arguments)
+    assert main() == 0
+    (tmp_path / "manifest.json").unlink()
+    verdict["passed"] = False
+    assert main() == 1
+    assert build(tmp_path, tmp_path, None) is False  # kept, and still not passed
+    monkeypatch.setattr("sys.argv", [*arguments, "--data", str(tmp_path / "nothing")])
+    assert main() == 2
+    assert "make engines: " in capsys.readouterr().err
+
+
+# --- ONNX -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ONNX)
+def test_onnx_engines_take_any_batch_and_give_what_the_contract_says(precision: str) -> None:
+    networks = open_onnx(PREBUILT, precision)
+    assert (networks.backend, networks.precision) == ("onnxruntime", precision)
+    for name in NETWORKS:
+        network: Network = getattr(networks, name)
+        images = photo_parts(name)[:3]
+        together = network(images)
+        alone = [network(images[k : k + 1]) for k in range(3)]
+        lite = getattr(open_named("fp32", threads=1), name)(images)
+        assert together.keys() == lite.keys()
+        for output, values in together.items():
+            assert values.shape == lite[output].shape
+            assert values.dtype == np.float32
+            joined = np.concatenate([a[output] for a in alone])
+            np.testing.assert_allclose(values, joined, atol=1e-4)
+        network.close()
+
+
+def test_what_is_no_onnx_model_is_an_engine_error(tmp_path: Path) -> None:
+    for name in NETWORKS:
+        (tmp_path / f"{name}.fp32.onnx").write_bytes(b"not a model")
+    with pytest.raises(EngineError, match="pnet cannot be loaded"):
+        open_onnx(tmp_path, "fp32")
