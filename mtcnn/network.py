@@ -25,8 +25,9 @@ class Network(Protocol):
     - `box`: regression dx1, dy1, dx2, dy2 as fractions of the box, `[N, h, w, 4]` or `[N, 4]`.
     - `landmarks` (O-Net): x1..x5, y1..y5 as fractions of the box, `[N, 10]`.
 
-    P-Net takes any H, W >= 12 and gives h = (H - 2) // 2 - 4, w alike; R-Net takes 24 x 24 and
-    O-Net 48 x 48.
+    P-Net gives h = (H - 2) // 2 - 4, w alike, for any H, W >= 12 in torch and for the pages it was
+    built for as an engine (`unface.mtcnn.canvas.PAGE_SIDE`); R-Net takes 24 x 24 and O-Net 48 x 48.
+    Other sizes raise `EngineError`.
     """
 
     max_batch: int
