@@ -42,6 +42,7 @@ from unface.calibration.scenes import labelled_scenes
 from unface.calibration.tflite_writer import Weights, write_tflite
 from unface.calibration.weights import hash_of, int8_weights
 from unface.engines.shelf import MANIFEST, NETWORKS, open_named
+from unface.engines.tflite import MERGED_HEADS
 from unface.errors import UnfaceError
 from unface.mtcnn.network import Networks
 
@@ -73,6 +74,8 @@ def build_tflite(network: str, precision: str, calibration: Calibration, weights
         float_layers.update(head.name for head in graph.heads)
     if precision == "mixed":
         float_layers.update(calibration.float_layers)
+        if network in MERGED_HEADS_OF and float_layers & {"logit", "box"}:
+            float_layers.add(MERGED_HEADS)
     scales = calibration.engine_scales()
     return write_tflite(graph, (height, width), scales=scales, float_layers=float_layers)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,19 @@ def test_the_build_says_whether_all_passed(
     monkeypatch.setattr("sys.argv", [*arguments, "--data", str(tmp_path / "nothing")])
     assert main() == 2
     assert "make engines: " in capsys.readouterr().err
+
+
+def test_a_mixed_engine_can_keep_the_merged_head_in_float() -> None:
+    weights = int8_weights("pnet")
+    calibration = read_calibration(shipped_cache() / "pnet.json")
+    levels = {}
+    for float_layers in ((), ("logit",)):
+        model = build_tflite(
+            "pnet", "mixed", replace(calibration, float_layers=float_layers), weights
+        )
+        logit = TfliteNetwork(model, "pnet", (1,), 1)(photo_parts("pnet")[:1])["logit"]
+        levels[float_layers] = len(np.unique(logit))
+    assert levels[()] <= 256 < levels["logit",]
 
 
 # --- ONNX -----------------------------------------------------------------------------------------
