@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -193,7 +193,10 @@ class Client:
             max_pixels=info.limits.max_pixels,
             formats=tuple(info.formats),
             profiles={
-                profile.name: messages.detect_options_from_message(profile.options)
+                profile.name: replace(
+                    messages.detect_options_from_message(profile.options),
+                    precision=profile.precision or None,
+                )
                 for profile in info.profiles
             },
         )

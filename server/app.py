@@ -142,7 +142,11 @@ def server_info(config: ServerConfig) -> pb.GetServerInfoResponse:
         limits=pb.Limits(max_bytes=config.max_message_bytes, max_pixels=config.max_pixels),
         formats=FORMATS,
         profiles=[
-            pb.Profile(name=name, options=detect_options_to_message(options))
+            pb.Profile(
+                name=name,
+                options=detect_options_to_message(options),
+                precision=options.precision or "",
+            )
             for name, options in PROFILES.items()
         ],
         threads=config.threads or cores(),

@@ -201,8 +201,9 @@ class DetectOptions(_message.Message):
     RNET_THRESHOLD_FIELD_NUMBER: _builtins.int
     ONET_THRESHOLD_FIELD_NUMBER: _builtins.int
     profile: _builtins.str
-    """"accurate" (default; the thresholds of the MTCNN paper) or "privacy" (lower thresholds: fewer
-    missed faces, more false ones). GetServerInfo lists what each stands for.
+    """"accurate" (default; the thresholds of the MTCNN paper), "fast" (the same, INT8 engines) or
+    "privacy" (lower thresholds: fewer missed faces, more false ones; and larger masks).
+    GetServerInfo lists what each stands for.
     """
     min_face: _builtins.float
     """Side of the smallest face searched for, in pixels of the upright picture; 12 or more.
@@ -313,7 +314,9 @@ class AnonymizeOptions(_message.Message):
     shape: Global___MaskShape.ValueType
     """Default: ellipse."""
     margin: _builtins.float
-    """Fraction of the box's width and height added on every side; 0 to 2. Default 0.1."""
+    """Fraction of the box's width and height added on every side; 0 to 2. Default 0.1,
+    with the profile "privacy" 0.25.
+    """
     cells: _builtins.int
     """Mosaic: number of cells along the longer side of what is covered, whatever its size; 2 to 16.
     Default 5.
@@ -887,8 +890,11 @@ class Profile(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What DetectOptions.profile accepts."""
+    precision: _builtins.str
+    """Precision of the engines that serve it, "int8"; empty: GetServerInfoResponse.precision."""
     @_builtins.property
     def options(self) -> Global___DetectOptions:
         """All fields it stands for; `profile` itself is absent."""
@@ -898,10 +904,11 @@ class Profile(_message.Message):
         *,
         name: _builtins.str = ...,
         options: Global___DetectOptions | None = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "options", b"options", "precision", b"precision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -952,12 +959,12 @@ class GetServerInfoResponse(_message.Message):
     backend: _builtins.str
     """What computes: "tflite"."""
     precision: _builtins.str
-    """In which arithmetic: "fp32" or "int8"."""
+    """In which arithmetic, unless the profile says otherwise: "fp32" or "int8"."""
     threads: _builtins.int
     """CPU threads one detection uses."""
     @_builtins.property
     def engines(self) -> _containers.RepeatedCompositeFieldContainer[Global___Engine]:
-        """The engines in use."""
+        """The engines in use, those of the profiles among them."""
 
     @_builtins.property
     def limits(self) -> Global___Limits:
