@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from unface.calibration.cache import write_calibration
 from unface.calibration.samples import (
     Samples,
     find_images,
@@ -26,6 +25,7 @@ from unface.mtcnn.network import UInt8Array
 def calibrate_on_pictures(arguments: argparse.Namespace) -> int:
     """Harvest samples, measure every layer, write the cache; returns the exit code."""
     try:
+        from unface.calibration.cache import write_calibration
         from unface.calibration.calibrate import calibrate
         from unface.calibration.weights import int8_weights
     except ImportError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from unface.calibration.cost import Pace, measure_speed, peak_memory
-from unface.calibration.gate import Comparison, compare, judge
+from unface.calibration.gate import BUILT_IN_LIMITS, Comparison, compare, judge
 from unface.calibration.labels import LabelledPicture, read_labels
 from unface.calibration.page import to_html
 from unface.calibration.report import EngineFacts, Report, to_json, to_text
@@ -45,7 +45,7 @@ def validate_engines(arguments: argparse.Namespace) -> int:
         _data_name(arguments.data),
         datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         comparison,
-        judge(comparison),
+        judge(comparison, BUILT_IN_LIMITS if arguments.data is None else None),
         speed,
     )
     print(to_text(report))

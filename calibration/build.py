@@ -22,7 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from unface.calibration.cache import Calibration, read_calibration
-from unface.calibration.gate import Comparison, Verdict, compare, judge
+from unface.calibration.gate import BUILT_IN_LIMITS, Comparison, Verdict, compare, judge
 from unface.calibration.labels import LabelledPicture, read_labels
 from unface.calibration.onnx_network import open_onnx
 from unface.calibration.onnx_writer import write_onnx
@@ -49,6 +49,7 @@ from unface.mtcnn.network import Networks
 TOOLS = ("ai-edge-litert", "numpy", "onnx", "torch")  # that the bytes, or the gate, depend on
 TFLITE = ("fp32", "fp16", "dynamic", "int8", "mixed")
 ONNX = ("fp32", "int8")
+BUILT_IN = "built-in scenes"
 KEPT_AS: dict[str, Weights] = {"fp32": "float32", "fp16": "float16", "dynamic": "int8"}
 
 
@@ -166,7 +167,7 @@ def _certificate(
     candidate = _open(folder, runtime, precision)
     with tqdm(total=len(pictures), desc=f"gate {name}", unit="picture", disable=None) as bar:
         comparison = compare(reference, candidate, pictures, bar.update)
-    verdict = judge(comparison)
+    verdict = judge(comparison, BUILT_IN_LIMITS if data == BUILT_IN else None)
     print(f"{name}: {_line(comparison, verdict)}", file=sys.stderr)
     return {
         "precision": precision,
@@ -246,7 +247,7 @@ def build(folder: Path, cache: Path, data: Path | None) -> bool:
     earlier = _earlier_certificates(folder)
     write_manifest(folder, entries, earlier)
     pictures = labelled_scenes() if data is None else read_labels(data)
-    name = "built-in scenes" if data is None else ", ".join(sorted({p.set for p in pictures}))
+    name = BUILT_IN if data is None else ", ".join(sorted({p.set for p in pictures}))
     certificates = certify(folder, entries, pictures, name)
     write_manifest(folder, entries, certificates)
     return all(c["passed"] for c in certificates)

@@ -19,7 +19,7 @@ import numpy as np
 
 from unface.calibration.build import build_tflite, shipped_cache
 from unface.calibration.cache import Calibration, read_calibration, write_calibration
-from unface.calibration.gate import Verdict, compare, judge
+from unface.calibration.gate import BUILT_IN_LIMITS, Limits, Verdict, compare, judge
 from unface.calibration.labels import LabelledPicture, read_labels
 from unface.calibration.rewrite import Trained
 from unface.calibration.samples import Samples, read_samples
@@ -67,6 +67,7 @@ def search(
     weights: Mapping[str, Trained],
     pictures: list[LabelledPicture],
     first: int = 0,
+    limits: Limits | None = None,
 ) -> tuple[dict[str, tuple[str, ...]], Verdict]:
     """Return the float layers by network that pass the gate, beginning with `first` of the ranking.
 
@@ -78,7 +79,7 @@ def search(
             network: tuple(s.layer for s in ranking[:count] if s.network == network)
             for network in NETWORKS
         }
-        verdict = judge(compare(reference, _open(calibrations, weights, chosen), pictures))
+        verdict = judge(compare(reference, _open(calibrations, weights, chosen), pictures), limits)
         named = ", ".join(f"{s.network} {s.layer}" for s in ranking[:count]) or "none"
         print(f"float layers: {named}: {'passes' if verdict.passed else verdict.reasons[0]}")
         if verdict.passed:
@@ -130,7 +131,8 @@ def main() -> int:
         for s in ranking:
             print(f"{s.network:<8} {s.layer:<7} {s.logit_error:.3f}")
         pictures = labelled_scenes() if arguments.data is None else read_labels(arguments.data)
-        chosen, verdict = search(ranking, calibrations, weights, pictures, arguments.first)
+        limits = BUILT_IN_LIMITS if arguments.data is None else None
+        chosen, verdict = search(ranking, calibrations, weights, pictures, arguments.first, limits)
         if arguments.write:
             for name in NETWORKS:
                 write_calibration(replace(calibrations[name], float_layers=chosen[name]), cache)
