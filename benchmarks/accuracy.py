@@ -1,6 +1,6 @@
 """Recall and false positives of unface and its peers on a folder of labelled pictures.
 
-    python -m benchmarks.accuracy --data ../shared/data [--only unface unface-fast]
+    python -m benchmarks.accuracy --data FOLDER [--only unface unface-fast]
 
 The folder holds `labelled/<set>/labels.jsonl` and `labelled/<set>/images/`, a line of JSON for each
 picture with `faces` = list of `box` [x, y, w, h], `ignore`, `landmarks`. Peers' answers are kept
