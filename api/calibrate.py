@@ -18,20 +18,18 @@ from unface.calibration.samples import (
 )
 from unface.calibration.scenes import calibration_images
 from unface.engines import open_networks
-from unface.errors import EngineError, InvalidOption
+from unface.engines.shelf import NETWORKS
+from unface.engines_command import needing_the_extra
+from unface.errors import InvalidOption
 from unface.mtcnn.network import UInt8Array
 
 
 def calibrate_on_pictures(arguments: argparse.Namespace) -> int:
     """Harvest samples, measure every layer, write the cache; returns the exit code."""
-    try:
+    with needing_the_extra("calibrating"):
         from unface.calibration.cache import write_calibration
         from unface.calibration.calibrate import calibrate
         from unface.calibration.weights import int8_weights
-    except ImportError as error:
-        raise EngineError(
-            f"calibrating needs {error.name}, which is not installed: pip install 'unface[engines]'"
-        ) from error
     if arguments.samples is not None and arguments.paths:
         raise InvalidOption("--samples and pictures were given; one of them is enough")
     samples = _samples(arguments)
@@ -39,7 +37,7 @@ def calibrate_on_pictures(arguments: argparse.Namespace) -> int:
         print(f"unface: {sentence}", file=sys.stderr)
     if arguments.save_samples is not None:
         write_samples(samples, arguments.save_samples)
-    for network in ("pnet", "rnet", "onet"):
+    for network in NETWORKS:
         images = getattr(samples, network)
         calibration = calibrate(int8_weights(network), images, arguments.method)
         path = write_calibration(calibration, arguments.out)

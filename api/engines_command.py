@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from unface.engines.shelf import Shelf, read_shelf
@@ -23,16 +25,23 @@ def list_engines(arguments: argparse.Namespace) -> int:
 
 def build_engines(arguments: argparse.Namespace) -> int:
     """Build, judge, write the manifest; returns 0 when all passed the gate, else 1."""
-    try:
+    with needing_the_extra("building"):
         from unface.calibration.build import build, shipped_cache
-    except ImportError as error:
-        raise EngineError(
-            f"building needs {error.name}, which is not installed: pip install 'unface[engines]'"
-        ) from error
     folder: Path = arguments.folder
     passed = build(folder, arguments.cache or shipped_cache(), arguments.data)
     print(f"{folder}: built; use them with --engines {folder}")
     return 0 if passed else 1
+
+
+@contextmanager
+def needing_the_extra(what: str) -> Iterator[None]:
+    """Say, of imports that fail inside, that `what` needs `unface[engines]`: `EngineError`."""
+    try:
+        yield
+    except ImportError as error:
+        raise EngineError(
+            f"{what} needs {error.name}, which is not installed: pip install 'unface[engines]'"
+        ) from error
 
 
 def _certificate(shelf: Shelf, precision: str) -> str:

@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -182,12 +181,9 @@ def _certificate(
 
 
 def _open(folder: Path, runtime: str, precision: str) -> Networks:
-    opened: Callable[[], Networks] = (
-        (lambda: open_onnx(folder, precision, threads=2))
-        if runtime == "onnx"
-        else (lambda: open_named(f"{folder}:{precision}"))
-    )
-    return opened()
+    if runtime == "onnx":
+        return open_onnx(folder, precision, threads=2)
+    return open_named(f"{folder}:{precision}")
 
 
 def _figures(comparison: Comparison) -> dict[str, Any]:
@@ -241,7 +237,7 @@ def write_manifest(
 
 
 def build(folder: Path, cache: Path, data: Path | None) -> bool:
-    """Build, judge, write the manifest; returns whether INT8 passed the gate."""
+    """Build, judge, write the manifest; returns whether all passed the gate."""
     entries = build_all(folder, cache)
     # Engines open by manifest, also to be judged; until then without certificates.
     earlier = _earlier_certificates(folder)

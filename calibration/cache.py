@@ -67,8 +67,7 @@ class Calibration:
                 f"the calibration of {self.network} is stale: {', '.join(changed)} changed since; "
                 "calibrate again (unface calibrate)"
             )
-        convs = (*(layer.conv for layer in weights.layers), *weights.heads)
-        missing = {conv.name for conv in convs} - self.layers.keys()
+        missing = {conv.name for conv in weights.convs} - self.layers.keys()
         if missing:
             raise EngineError(
                 f"the calibration of {self.network} lacks {', '.join(sorted(missing))}; "

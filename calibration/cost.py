@@ -22,7 +22,7 @@ from unface.calibration.labels import LabelledPicture
 from unface.calibration.scenes import labelled_scenes, picture
 from unface.engines import shelf
 from unface.errors import EngineError
-from unface.mtcnn.canvas import PAGE_SIDE, fill_page, plan_pages
+from unface.mtcnn.canvas import filled_pages
 from unface.mtcnn.cascade import O_NET_SIZE, R_NET_SIZE, Cascade
 from unface.mtcnn.network import Network, Networks, UInt8Array, run
 from unface.mtcnn.options import DetectOptions
@@ -91,11 +91,7 @@ def full_hd_pages() -> UInt8Array:
     image = cv2.resize(picture("coffee"), FULL_HD, interpolation=cv2.INTER_LINEAR)
     mipmap = Mipmap(np.asarray(image, np.uint8))
     levels = tuple(pyramid_levels(*FULL_HD, options.min_face, options.scale_factor))
-    plan = plan_pages(levels)
-    pages = np.zeros((len(plan), PAGE_SIDE, PAGE_SIDE, 3), np.uint8)
-    for page, tiles in zip(pages, plan, strict=True):
-        fill_page(page, tiles, lambda index: mipmap.level(levels[index]))
-    return pages
+    return filled_pages(levels, lambda index: mipmap.level(levels[index]))
 
 
 def natural_crops(count: int, size: int) -> UInt8Array:

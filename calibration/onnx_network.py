@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnxruntime
 
+from unface.engines.shelf import NETWORKS
 from unface.errors import EngineError
 from unface.mtcnn.network import FloatArray, Networks, UInt8Array
 
@@ -42,6 +43,6 @@ def open_onnx(folder: Path, precision: str, threads: int = 1) -> Networks:
     """Load the three ONNX engines of a precision from a folder."""
     pnet, rnet, onet = (
         OnnxNetwork((folder / f"{name}.{precision}.onnx").read_bytes(), name, threads)
-        for name in ("pnet", "rnet", "onet")
+        for name in NETWORKS
     )
     return Networks(pnet, rnet, onet, backend="onnxruntime", precision=precision)

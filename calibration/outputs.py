@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from unface.calibration.labels import LabelledPicture
 from unface.calibration.samples import harvest
+from unface.engines.shelf import NETWORKS
 from unface.mtcnn.network import Network, Networks, UInt8Array, run
 
-NETWORKS = ("pnet", "rnet", "onet")
 SAMPLED_PICTURES = 48
 BATCH = 32  # inputs a call
 

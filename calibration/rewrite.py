@@ -65,6 +65,11 @@ class Trained:
     layers: tuple[Layer, ...]
     heads: tuple[Conv, ...]
 
+    @property
+    def convs(self) -> tuple[Conv, ...]:
+        """All convolutions, in order, the heads last."""
+        return (*(layer.conv for layer in self.layers), *self.heads)
+
 
 # Zhang et al. 2016, fig. 2: size, stride and whether a last part of a window counts.
 POOLS = {

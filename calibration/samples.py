@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from unface.errors import InvalidImage, InvalidOption
 from unface.mtcnn.boxes import BoxArray, to_squares
-from unface.mtcnn.canvas import PAGE_SIDE, fill_page, plan_pages
+from unface.mtcnn.canvas import PAGE_SIDE, filled_pages
 from unface.mtcnn.cascade import O_NET_SIZE, R_NET_SIZE, finish, input_squares, refine
 from unface.mtcnn.crops import crop_squares
 from unface.mtcnn.network import FloatArray, Network, Networks, UInt8Array, run
@@ -100,9 +100,7 @@ class _Harvester:
         self._images += 1
         if not levels:
             return
-        pages = np.zeros((len(plan_pages(levels)), *SHAPES["pnet"]), np.uint8)
-        for page, tiles in zip(pages, plan_pages(levels), strict=True):
-            fill_page(page, tiles, lambda index: mipmap.level(levels[index]))
+        pages = filled_pages(levels, lambda index: mipmap.level(levels[index]))
         for index in self._some(len(pages), "pnet"):
             self._kept["pnet"].add(int(_light(pages[index : index + 1], 128.0)[0]), pages[index])
         around = float(cv2.mean(image)[1])

@@ -60,10 +60,6 @@ class _Tensor:
     shape: tuple[int, ...]  # of one image: height, width, channels
     scale: float | None  # None: float32
 
-    @property
-    def columns(self) -> int:
-        return self.shape[1]
-
 
 class _Writer:
     def __init__(

@@ -11,7 +11,6 @@ is passed straight through, Bengio et al. 2013). What comes out are float weight
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from unface.calibration.rewrite import (
 )
 from unface.calibration.samples import read_samples
 from unface.calibration.scales import LARGEST, Scales
-from unface.calibration.weights import hash_of, write_tuned
+from unface.calibration.weights import hash_of, with_tensors, write_tuned
 from unface.engines.tflite import BOX_GAIN, MERGED_HEADS
 from unface.mtcnn.network import UInt8Array
 
@@ -71,9 +70,8 @@ class QuantizedNetwork(nn.Module):
     def __init__(self, trained: Trained, scales: Scales) -> None:
         super().__init__()
         self._trained, self._scales = trained, scales
-        convs = [layer.conv for layer in trained.layers] + list(trained.heads)
-        self.weights = nn.ParameterList(torch.from_numpy(c.weight.copy()) for c in convs)
-        self.biases = nn.ParameterList(torch.from_numpy(c.bias.copy()) for c in convs)
+        self.weights = nn.ParameterList(torch.from_numpy(c.weight.copy()) for c in trained.convs)
+        self.biases = nn.ParameterList(torch.from_numpy(c.bias.copy()) for c in trained.convs)
         self.slopes = nn.ParameterList(
             torch.from_numpy(np.minimum(layer.slopes, 1)) for layer in trained.layers
         )
@@ -101,17 +99,13 @@ class QuantizedNetwork(nn.Module):
 
     def trained(self) -> Trained:
         """Return the network with its present weights."""
-        layers, heads = list(self._trained.layers), list(self._trained.heads)
-        values = [(_array(w), _array(b)) for w, b in zip(self.weights, self.biases, strict=True)]
-        for index, layer in enumerate(layers):
-            weight, bias = values[index]
-            slopes = np.minimum(_array(self.slopes[index]), 1)
-            conv = replace(layer.conv, weight=weight, bias=bias)
-            layers[index] = replace(layer, conv=conv, slopes=slopes)
-        for index, head in enumerate(heads):
-            weight, bias = values[len(layers) + index]
-            heads[index] = replace(head, weight=weight, bias=bias)
-        return replace(self._trained, layers=tuple(layers), heads=tuple(heads))
+        tensors = {}
+        for index, conv in enumerate(self._trained.convs):
+            tensors[f"{conv.name}.weight"] = _array(self.weights[index])
+            tensors[f"{conv.name}.bias"] = _array(self.biases[index])
+        for layer, slopes in zip(self._trained.layers, self.slopes, strict=True):
+            tensors[f"{layer.conv.name}.slopes"] = np.minimum(_array(slopes), 1)
+        return with_tensors(self._trained, tensors)
 
     def _conv(self, index: int, x: Tensor) -> Tensor:
         weight = self.weights[index]

@@ -31,7 +31,7 @@ def int8_weights(network: str, folder: Path | None = None) -> Trained:
 def tensors_of(trained: Trained) -> dict[str, FloatArray]:
     """Return all weights by name: "conv1.weight", "conv1.bias", "conv1.slopes"."""
     tensors = {}
-    for conv in (*(layer.conv for layer in trained.layers), *trained.heads):
+    for conv in trained.convs:
         tensors[f"{conv.name}.weight"] = conv.weight
         tensors[f"{conv.name}.bias"] = conv.bias
     for layer in trained.layers:
@@ -83,10 +83,11 @@ def read_tuned(trained: Trained, path: Path) -> Trained:
         raise EngineError(f"{path.name} does not hold the weights of {trained.network}; tune again")
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
         raise EngineError(f"{path.name} holds weights that are no numbers; tune again")
-    return _with(trained, tensors)
+    return with_tensors(trained, tensors)
 
 
-def _with(trained: Trained, tensors: dict[str, FloatArray]) -> Trained:
+def with_tensors(trained: Trained, tensors: dict[str, FloatArray]) -> Trained:
+    """Return the network with other weights, named as `tensors_of` names them."""
     layers = tuple(
         replace(
             layer,

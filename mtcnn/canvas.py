@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,15 @@ def fill_page(
     for t in tiles:
         source = level(t.level)[t.y : t.y + t.height, t.x : t.x + t.width]
         page[t.page_y : t.page_y + t.height, t.page_x : t.page_x + t.width] = source
+
+
+def filled_pages(levels: tuple[Level, ...], pixels: Callable[[int], UInt8Array]) -> UInt8Array:
+    """Return all pages of levels, uint8 `[n, side, side, 3]`; `pixels` as for `fill_page`."""
+    plan, once = plan_pages(levels), cache(pixels)
+    pages = np.zeros((len(plan), PAGE_SIDE, PAGE_SIDE, 3), np.uint8)
+    for page, tiles in zip(pages, plan, strict=True):
+        fill_page(page, tiles, once)
+    return pages
 
 
 def owners(tiles: tuple[Tile, ...]) -> npt.NDArray[np.int16]:
