@@ -8,7 +8,7 @@ OUT ?= out
 BIN = $(VENV)/bin
 # CI's versions, pinned for the Python that CI has; another Python resolves its own.
 LOCK = $(shell $(PYTHON) -c 'import sys; print("-c deploy/constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
-SOURCES = mtcnn anonymize engines calibration server api benchmarks tests
+SOURCES = mtcnn anonymize engines kernels calibration server api benchmarks tests
 
 .PHONY: help run stop test test-fast lint types format proto engines calibrate tune weights bench accuracy wheel clean
 
@@ -36,7 +36,7 @@ lint: $(VENV)/.dev types  ## style and types
 types:  # mypy does not see through the editable install: show it the rooms as one package
 	@mkdir -p .types/unface
 	@for file in api/*; do ln -sfn ../../$$file .types/unface/$$(basename $$file); done
-	@for room in mtcnn anonymize engines calibration server; do ln -sfn ../../$$room .types/unface/$$room; done
+	@for room in mtcnn anonymize engines kernels calibration server; do ln -sfn ../../$$room .types/unface/$$room; done
 	@ln -sfn ../../proto/unface/v1 .types/unface/v1
 
 format: $(VENV)/.dev  ## format the code
@@ -65,7 +65,7 @@ weights: $(VENV)/.dev  ## convert the published weights again
 	$(BIN)/python -m unface.engines.weights .bench/facenet_pytorch-2.6.0-py3-none-any.whl mtcnn/weights
 
 bench: $(VENV)/.dev  ## time unface beside its peers
-	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks
 
 accuracy: $(VENV)/.dev  ## recall and false positives beside its peers (DATA=folder)
 	$(BIN)/python -m benchmarks.accuracy --data $(DATA)

@@ -14,10 +14,11 @@ from unface.errors import EngineError
 def list_engines(arguments: argparse.Namespace) -> int:
     """Print a line for each precision; returns the exit code."""
     shelf = read_shelf(arguments.folder)
-    for precision in shelf.precisions:
-        engines = shelf.of(precision)
+    for precision, runtime in shelf.sets:
+        engines = shelf.of(precision, runtime)
         size = sum(len(shelf.read(engine)) for engine in engines.values())
-        print(f"{precision:<8} {size / 1024:7.0f} KiB  {_certificate(shelf, precision)}")
+        verdict = _certificate(shelf, precision, runtime)
+        print(f"{precision:<8} {runtime:<7} {size / 1024:7.0f} KiB  {verdict}")
         for name, engine in engines.items():
             print(f"  {name}  {engine.file}  {engine.sha256}")
     return 0
@@ -44,9 +45,9 @@ def needing_the_extra(what: str) -> Iterator[None]:
         ) from error
 
 
-def _certificate(shelf: Shelf, precision: str) -> str:
+def _certificate(shelf: Shelf, precision: str, runtime: str) -> str:
     try:
-        shelf.check_certificate(precision)
+        shelf.check_certificate(precision, runtime)
     except EngineError as error:
         return f"NOT CERTIFIED: {error}"
     return "passed the gate"

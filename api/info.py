@@ -42,7 +42,7 @@ def _local_facts(arguments: argparse.Namespace) -> dict[str, Any]:
         "backend": detector.backend,
         "precision": detector.precision,
         "threads": arguments.threads or cores(),
-        "engines": {e.file: e.sha256 for p in shelf.precisions for e in shelf.of(p).values()},
+        "engines": {e.file: e.sha256 for s in shelf.sets for e in shelf.of(*s).values()},
         "formats": ", ".join(FORMATS),
         "limits": _limits(Limits().max_bytes, Limits().max_pixels),
         "python": platform.python_version(),

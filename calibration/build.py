@@ -23,6 +23,7 @@ from tqdm import tqdm
 from unface.calibration.cache import Calibration, read_calibration
 from unface.calibration.gate import BUILT_IN_LIMITS, Comparison, Verdict, compare, judge
 from unface.calibration.labels import LabelledPicture, read_labels
+from unface.calibration.native_writer import write_native
 from unface.calibration.onnx_network import open_onnx
 from unface.calibration.onnx_writer import write_onnx
 from unface.calibration.rewrite import (
@@ -47,7 +48,8 @@ from unface.mtcnn.network import Networks
 
 TOOLS = ("ai-edge-litert", "numpy", "onnx", "torch")  # that the bytes, or the gate, depend on
 TFLITE = ("fp32", "fp16", "dynamic", "int8", "mixed")
-ONNX = ("fp32", "int8")
+ONNX = NATIVE = ("fp32", "int8")
+SUFFIXES = {"tflite": "tflite", "onnx": "onnx", "native": "npz"}
 BUILT_IN = "built-in scenes"
 KEPT_AS: dict[str, Weights] = {"fp32": "float32", "fp16": "float16", "dynamic": "int8"}
 
@@ -91,6 +93,14 @@ def build_onnx(network: str, precision: str, calibration: Calibration, weights: 
     return write_onnx(graph, (height, width), calibration.scales())
 
 
+def build_native(network: str, precision: str, calibration: Calibration, weights: Trained) -> bytes:
+    """Return the engine of a network for the compiled core."""
+    if precision == "fp32":
+        return write_native(read_trained(network))
+    calibration.check(weights)
+    return write_native(weights, calibration.scales())
+
+
 def build_all(folder: Path, cache: Path) -> list[dict[str, Any]]:
     """Write all engines into a folder; returns what the manifest says of each."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,10 +111,11 @@ def build_all(folder: Path, cache: Path) -> list[dict[str, Any]]:
         for runtime, precisions, build in (
             ("tflite", TFLITE, build_tflite),
             ("onnx", ONNX, build_onnx),
+            ("native", NATIVE, build_native),
         ):
             for precision in precisions:
                 data = build(network, precision, calibration, weights)
-                path = folder / f"{network}.{precision}.{runtime}"
+                path = folder / f"{network}.{precision}.{SUFFIXES[runtime]}"
                 path.write_bytes(data)
                 quantized = precision in ("int8", "mixed")
                 entries.append(
@@ -162,7 +173,7 @@ def _certificate(
 
         reference, of = torch_networks(), "torch fp32"
     else:
-        reference, of = open_named(f"{folder}:fp32"), "fp32.tflite"
+        reference, of = open_named(f"{folder}:fp32.tflite"), "fp32.tflite"
     candidate = _open(folder, runtime, precision)
     with tqdm(total=len(pictures), desc=f"gate {name}", unit="picture", disable=None) as bar:
         comparison = compare(reference, candidate, pictures, bar.update)
@@ -183,7 +194,7 @@ def _certificate(
 def _open(folder: Path, runtime: str, precision: str) -> Networks:
     if runtime == "onnx":
         return open_onnx(folder, precision, threads=2)
-    return open_named(f"{folder}:{precision}")
+    return open_named(f"{folder}:{precision}.{runtime}")
 
 
 def _figures(comparison: Comparison) -> dict[str, Any]:

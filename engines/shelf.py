@@ -13,9 +13,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unface.engines.native import NativeNetwork, NativePNet
 from unface.engines.tflite import TfliteNetwork
 from unface.errors import EngineError, InvalidOption
-from unface.mtcnn.network import Networks
+from unface.kernels.library import instruction_set
+from unface.mtcnn.network import Network, Networks
+from unface.mtcnn.team import Team
 
 if TYPE_CHECKING:  # Python 3.10 has it elsewhere than 3.11
     from importlib.abc import Traversable
@@ -24,6 +27,7 @@ NETWORKS = ("pnet", "rnet", "onet")
 BATCHES = {"pnet": (1,), "rnet": (4, 32), "onet": (1, 8)}  # measured: docs/performance.md
 MAX_THREADS = 64
 MANIFEST = "manifest.json"
+NATIVE, TFLITE = RUNTIMES = ("native", "tflite")  # the compiled core, LiteRT
 
 log = logging.getLogger("unface.engines")
 
@@ -62,13 +66,26 @@ class Shelf:
     @property
     def precisions(self) -> list[str]:
         """The precisions for which there are all three TFLite engines."""
-        return sorted({e.precision for e in self.engines if len(self.of(e.precision)) == 3})
+        return sorted({e.precision for e in self.engines if len(self.of(e.precision, TFLITE)) == 3})
 
-    def of(self, precision: str) -> dict[str, Engine]:
-        """Return the TFLite engines of a precision by network."""
+    @property
+    def sets(self) -> list[tuple[str, str]]:
+        """The precisions and runtimes that can serve, by name."""
+        pairs = sorted({(e.precision, e.runtime) for e in self.engines})
+        return [pair for pair in pairs if pair[1] in RUNTIMES and len(self.of(*pair)) == 3]
+
+    def of(self, precision: str, runtime: str) -> dict[str, Engine]:
+        """Return the engines of a precision for a runtime, by network."""
         return {
-            e.network: e for e in self.engines if e.precision == precision and e.runtime == "tflite"
+            e.network: e
+            for e in self.engines
+            if (e.precision, e.runtime) == (precision, runtime)
         }
+
+    def fastest(self, precision: str) -> str:
+        """Return the runtime that serves a precision on this machine."""
+        native = instruction_set() != "none" and len(self.of(precision, NATIVE)) == 3
+        return NATIVE if native else TFLITE
 
     def read(self, engine: Engine) -> bytes:
         """Return an engine's bytes; raises `EngineError` when it is missing or altered."""
@@ -80,19 +97,19 @@ class Shelf:
             raise EngineError(f"engine {engine.file} is damaged (its hash differs): {self._remedy}")
         return data
 
-    def check_certificate(self, precision: str) -> None:
-        """Raise `EngineError` unless the engines of a precision passed the gate, as they are."""
-        hashes = {network: engine.sha256 for network, engine in self.of(precision).items()}
+    def check_certificate(self, precision: str, runtime: str) -> None:
+        """Raise `EngineError` unless these engines passed the gate, as they are."""
+        hashes = {network: e.sha256 for network, e in self.of(precision, runtime).items()}
         found = [
             c
             for c in self.certificates
-            if (c.precision, c.runtime, dict(c.engines)) == (precision, "tflite", hashes)
+            if (c.precision, c.runtime, dict(c.engines)) == (precision, runtime, hashes)
         ]
         if any(c.passed for c in found):
             return
         why = f"failed the gate: {'; '.join(found[0].reasons)}" if found else "have no certificate"
         raise EngineError(
-            f"the {precision} engines {why}; build them again, choose another precision, or allow "
+            f"the {precision} engines ({runtime}) {why}; build them again, choose another precision, or allow "
             "uncertified engines (--allow-uncertified), which may miss faces"
         )
 
@@ -125,16 +142,18 @@ def open_networks(
     *,
     allow_uncertified: bool = False,
 ) -> Networks:
-    """Load the three TFLite engines of a precision, to run on so many CPU threads.
+    """Load the three engines of a precision, to run on so many CPU threads.
 
-    `threads` None takes all cores this process may use; `folder` None takes the engines that ship.
+    Those for the compiled core where it serves this machine, else those for LiteRT. `threads` None
+    takes all cores this process may use; `folder` None takes the engines that ship.
     Raises `InvalidOption` for a precision that is not there and `EngineError` when an engine is
     missing, damaged, cannot be loaded or, unless `allow_uncertified`, has not passed the gate.
     """
     shelf = read_shelf(folder)
-    networks = _load(shelf, precision, threads)
+    runtime = shelf.fastest(precision)
+    networks = _load(shelf, precision, runtime, threads)
     try:
-        shelf.check_certificate(precision)
+        shelf.check_certificate(precision, runtime)
     except EngineError as error:
         if not allow_uncertified:
             raise
@@ -143,22 +162,28 @@ def open_networks(
 
 
 def open_named(spec: str, threads: int | None = None) -> Networks:
-    """Load engines, certified or not, by "int8" (those that ship) or "FOLDER:int8"."""
-    folder, precision = parse_spec(spec)
-    return _load(read_shelf(folder), precision, threads)
+    """Load engines, certified or not, by what `parse_spec` takes."""
+    folder, precision, runtime = parse_spec(spec)
+    shelf = read_shelf(folder)
+    return _load(shelf, precision, runtime or shelf.fastest(precision), threads)
 
 
 def named_files(spec: str) -> dict[str, bytes]:
     """Return the bytes of the engines that `open_named` would load, by network."""
-    folder, precision = parse_spec(spec)
+    folder, precision, runtime = parse_spec(spec)
     shelf = read_shelf(folder)
-    return {name: shelf.read(engine) for name, engine in shelf.of(precision).items()}
+    engines = shelf.of(precision, runtime or shelf.fastest(precision))
+    return {name: shelf.read(engine) for name, engine in engines.items()}
 
 
-def parse_spec(spec: str) -> tuple[Path | None, str]:
-    """Return folder (None: what ships) and precision of "int8" or "FOLDER:int8"."""
-    folder, _, precision = spec.rpartition(":")
-    return (Path(folder) if folder else None), precision
+def parse_spec(spec: str) -> tuple[Path | None, str, str | None]:
+    """Return folder, precision and runtime of "int8", "int8.tflite" or "FOLDER:int8.native".
+
+    No folder: what ships. No runtime: the fastest on this machine.
+    """
+    folder, _, engines = spec.rpartition(":")
+    precision, _, runtime = engines.partition(".")
+    return (Path(folder) if folder else None), precision, runtime or None
 
 
 def cores() -> int:
@@ -168,19 +193,28 @@ def cores() -> int:
     return min(os.cpu_count() or 1, MAX_THREADS)
 
 
-def _load(shelf: Shelf, precision: str, threads: int | None) -> Networks:
+def _load(shelf: Shelf, precision: str, runtime: str, threads: int | None) -> Networks:
     if precision not in shelf.precisions:
         there = ", ".join(shelf.precisions)
         raise InvalidOption(f"precision is {precision!r}; there are {there}")
+    chosen = shelf.of(precision, runtime)
+    if len(chosen) != 3 or runtime not in RUNTIMES:
+        raise InvalidOption(f"there are no {precision} engines for {runtime!r}")
+    if runtime == NATIVE and instruction_set() == "none":
+        raise EngineError("the compiled core does not run here; LiteRT does (runtime tflite)")
     threads = cores() if threads is None else threads
     if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
         raise InvalidOption(f"threads is {threads}; it must be 1 to {MAX_THREADS}, a whole number")
-    chosen = shelf.of(precision)
-    pnet, rnet, onet = (
-        TfliteNetwork(shelf.read(chosen[name]), chosen[name].file, BATCHES[name], threads)
-        for name in NETWORKS
-    )
-    return Networks(pnet, rnet, onet, backend="tflite", precision=precision)
+    team = Team(threads)
+
+    def load(name: str) -> Network:
+        data, file = shelf.read(chosen[name]), chosen[name].file
+        if runtime == TFLITE:
+            return TfliteNetwork(data, file, BATCHES[name], threads)
+        return NativePNet(data, file) if name == "pnet" else NativeNetwork(data, file, name, team)
+
+    pnet, rnet, onet = (load(name) for name in NETWORKS)
+    return Networks(pnet, rnet, onet, backend=runtime, precision=precision, team=team)
 
 
 @cache

@@ -12,6 +12,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from unface.kernels.arrays import suppress
+from unface.kernels.library import instruction_set
+
 BoxArray = npt.NDArray[np.float64]
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -55,6 +58,8 @@ def nms(boxes: BoxArray, scores: FloatArray, threshold: float, overlap: Overlap)
     `boxes` `[n, 4]`, `scores` float32 `[n]`; returns int64 `[k]`.
     """
     order = np.argsort(-scores, kind="stable")
+    if instruction_set() != "none":
+        return order[suppress(boxes[order], threshold, overlap)]
     better, worse = overlapping_pairs(boxes[order], threshold, overlap)
     return order[survivors(len(order), better, worse)]
 

@@ -11,9 +11,9 @@ import numpy as np
 from unface.errors import InvalidImage
 from unface.mtcnn import boxes as bx
 from unface.mtcnn.boxes import BoxArray, FloatArray
-from unface.mtcnn.crops import crop_squares
+from unface.mtcnn.crops import can_cut, crop_squares, plan_cuts
 from unface.mtcnn.faces import Faces
-from unface.mtcnn.network import Network, Networks, UInt8Array, run
+from unface.mtcnn.network import Cutter, Network, Networks, UInt8Array, checked, run
 from unface.mtcnn.options import DetectOptions
 from unface.mtcnn.proposals import logit_from_probability, propose
 from unface.mtcnn.pyramid import Mipmap, pyramid_levels
@@ -43,7 +43,7 @@ class Cascade:
         height, width = image.shape[:2]
         levels = tuple(pyramid_levels(width, height, options.min_face, options.scale_factor))
         timings: dict[str, float] = {}
-        mipmap = Mipmap(image)
+        mipmap = Mipmap(image, self.networks.team)
         squares = np.empty((0, 3))
         if levels:
             with _timed(timings, "pnet"):
@@ -61,6 +61,7 @@ class Cascade:
         """Free the engines."""
         for network in (self.networks.pnet, self.networks.rnet, self.networks.onet):
             network.close()
+        self.networks.team.close()
 
 
 def refine(mipmap: Mipmap, squares: BoxArray, rnet: Network, threshold: float) -> BoxArray:
@@ -113,12 +114,22 @@ def _judge(
     step = min(CROPS_AT_ONCE, network.max_batch)
     for begin in range(0, len(squares), step):
         batch = squares[begin : begin + step]
-        answer = run(network, crop_squares(mipmap, batch, size))
+        answer = _answer(mipmap, batch, network, size)
         above = np.flatnonzero(answer["logit"] > least)
         passed.append(batch[above])
         outputs.append({name: values[above] for name, values in answer.items()})
     names = outputs[-1].keys()
     return np.concatenate(passed), {n: np.concatenate([o[n] for o in outputs]) for n in names}
+
+
+def _answer(
+    mipmap: Mipmap, squares: BoxArray, network: Network, size: int
+) -> dict[str, FloatArray]:
+    if isinstance(network, Cutter):
+        images, cuts = plan_cuts(mipmap, squares, size)
+        if can_cut(cuts, size):
+            return checked(network.cut_and_run(images, cuts))
+    return run(network, crop_squares(mipmap, squares, size))
 
 
 def _nothing() -> dict[str, FloatArray]:

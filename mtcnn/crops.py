@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
+from unface.kernels.arrays import MAX_STEP, crop
+from unface.kernels.library import CUT, instruction_set
 from unface.mtcnn.boxes import BoxArray
 from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.pyramid import Mipmap
+from unface.mtcnn.team import shares
 
 WINDOW = 16384  # cv2.remap takes sources and results under 32768 pixels a side
 AT_ONCE = 256  # crops: 256 x 96 samples make 24576 rows of a result
+FEW = 32  # crops; sharing fewer among threads takes longer than doing them
 SUPERSAMPLING = 2  # samples per output pixel along each axis
 
 
@@ -22,15 +27,43 @@ def crop_squares(mipmap: Mipmap, squares: BoxArray, size: int) -> UInt8Array:
     still has `size` pixels: close to the area averaging of the original. What lies beyond the
     image is black, as in the original (other implementations clip and so distort faces there).
     """
+    images, cuts = plan_cuts(mipmap, squares, size)
     crops = np.empty((len(squares), size, size, 3), np.uint8)
-    halvings = np.floor(np.log2(np.maximum(squares[:, 2] / size, 1))).astype(np.int64)
-    for times in np.unique(halvings).tolist():
-        chosen = np.flatnonzero(halvings == times)
-        image = mipmap.halved(times)
-        scale_x, scale_y = image.shape[1] / mipmap.width, image.shape[0] / mipmap.height
-        scaled = squares[chosen][:, [0, 1, 2, 2]] * [scale_x, scale_y, scale_x, scale_y]
-        _sample_windows(image, scaled, crops, chosen)
+    if can_cut(cuts, size):
+
+        def fill(part: tuple[int, int]) -> None:
+            crop(images, cuts[slice(*part)], crops[slice(*part)])
+
+        mipmap.team.map(fill, shares(len(cuts), mipmap.team.threads if len(cuts) > FEW else 1))
+        return crops
+    rectangles = np.stack([cuts[side] for side in ("x", "y", "width", "height")], axis=1)
+    for index, image in enumerate(images):
+        chosen = np.flatnonzero(cuts["picture"] == index)
+        _sample_windows(image, rectangles[chosen], crops, chosen)
     return crops
+
+
+def plan_cuts(
+    mipmap: Mipmap, squares: BoxArray, size: int
+) -> tuple[list[UInt8Array], npt.NDArray[np.void]]:
+    """Return halvings of the image and where in them squares `[n, 3]` lie, `CUT` `[n]`.
+
+    Each square in the smallest halving in which it still has `size` pixels.
+    """
+    halvings = np.floor(np.log2(np.maximum(squares[:, 2] / size, 1))).astype(np.int64)
+    images = [mipmap.halved(times) for times in range(halvings.max(initial=0) + 1)]
+    scales = np.array([(i.shape[1] / mipmap.width, i.shape[0] / mipmap.height) for i in images])
+    cuts = np.empty(len(squares), CUT)
+    cuts["x"], cuts["y"] = (squares[:, :2] * scales[halvings]).T
+    cuts["width"], cuts["height"] = (squares[:, 2:] * scales[halvings]).T
+    cuts["picture"] = halvings
+    return images, cuts
+
+
+def can_cut(cuts: npt.NDArray[np.void], size: int) -> bool:
+    """Return whether the compiled core runs here and can make crops of `size` pixels of these."""
+    sides = np.maximum(cuts["width"], cuts["height"])
+    return instruction_set() != "none" and bool((sides <= MAX_STEP * size).all())
 
 
 def _sample_windows(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from unface.errors import EngineError
+from unface.mtcnn.team import ALONE, Team
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
@@ -41,13 +43,43 @@ class Network(Protocol):
         ...
 
 
+@runtime_checkable
+class Scanner(Network, Protocol):
+    """A P-Net that finds the cells above a threshold itself, in an image of any size."""
+
+    def scan(
+        self, image: UInt8Array, size: tuple[int, int], rows: tuple[int, int], lowest: float
+    ) -> npt.NDArray[np.void]:
+        """Return the cells of rows `[begin, end)` of the image shrunk to `size` (width, height).
+
+        Those whose logit is at least `lowest`, by row, then column: fields `row`, `column`,
+        `logit`, `box` (four). Called by several threads at once.
+        """
+        ...
+
+
+@runtime_checkable
+class Cutter(Network, Protocol):
+    """An R- or O-Net that cuts its crops out of images itself."""
+
+    def cut_and_run(
+        self, images: Sequence[UInt8Array], cuts: npt.NDArray[np.void]
+    ) -> dict[str, FloatArray]:
+        """Return the outputs for rectangles of images, `[n]` as `unface.mtcnn.crops.plan_cuts`."""
+        ...
+
+
 def run(network: Network, images: UInt8Array) -> dict[str, FloatArray]:
     """Run a network and return its outputs.
 
     Raises `EngineError` when one of them is no number: NaN is above no threshold, and a failing
     device would look like a picture without faces.
     """
-    outputs = network(images)
+    return checked(network(images))
+
+
+def checked(outputs: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    """Return a network's outputs; raises `EngineError` as `run` does."""
     for name, values in outputs.items():
         if not np.isfinite(values).all():
             raise EngineError(
@@ -63,5 +95,6 @@ class Networks:
     pnet: Network
     rnet: Network
     onet: Network
-    backend: str  # "tflite", "torch"
+    backend: str  # "native", "tflite", "torch"
     precision: str  # "fp32", "int8"
+    team: Team = ALONE  # shares the work beside the networks, and that of those that let it

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 
 from unface.mtcnn import boxes as bx
 from unface.mtcnn.boxes import BoxArray, FloatArray, IntArray
@@ -19,9 +21,11 @@ from unface.mtcnn.canvas import (
     owners,
     plan_pages,
 )
-from unface.mtcnn.network import Network, run
+from unface.mtcnn.network import Network, Scanner, run
 from unface.mtcnn.pyramid import P_NET_SIZE, Level, Mipmap
+from unface.mtcnn.team import shares
 
+STRIP_ROWS = 16  # rows of cells, at least: a strip computes four rows twice
 SAME_LEVEL_RADIUS = 1  # cells further apart overlap by half or less: 12 x 12 boxes, stride 2
 
 
@@ -60,6 +64,8 @@ def propose(mipmap: Mipmap, levels: tuple[Level, ...], pnet: Network, threshold:
 def scan(mipmap: Mipmap, levels: tuple[Level, ...], pnet: Network, threshold: float) -> Cells:
     """Return the cells of all levels whose face probability is at least `threshold`."""
     least = logit_from_probability(threshold)
+    if isinstance(pnet, Scanner):
+        return _scan_levels(mipmap, levels, pnet, least)
     pixels = cache(lambda index: mipmap.level(levels[index]))
     page = np.zeros((1, PAGE_SIDE, PAGE_SIDE, 3), np.uint8)
     found = []
@@ -67,6 +73,41 @@ def scan(mipmap: Mipmap, levels: tuple[Level, ...], pnet: Network, threshold: fl
         fill_page(page[0], tiles, pixels)
         found.append(_hits(run(pnet, page), tiles, least))
     return _in_order(found)
+
+
+def _scan_levels(
+    mipmap: Mipmap, levels: tuple[Level, ...], pnet: Scanner, least: float
+) -> Cells:
+    """Scan strips of the levels, as many at once as the mipmap has threads."""
+    sources = [mipmap.source(level) for level in levels]  # made before threads ask for them
+    strips = list(cut_strips(levels, mipmap.team.threads))
+
+    def scan_strip(strip: tuple[int, int, int]) -> npt.NDArray[np.void]:
+        index, *rows = strip
+        level = levels[index]
+        size, (begin, end) = (level.width, level.height), rows
+        return pnet.scan(sources[index], size, (begin, end), least)
+
+    found = mipmap.team.map(scan_strip, strips)
+    level = np.repeat([strip[0] for strip in strips], [len(hits) for hits in found])
+    hits = np.concatenate(found)
+    row, column = hits["row"].astype(np.int64), hits["column"].astype(np.int64)
+    return Cells(level, row, column, hits["logit"], hits["box"])
+
+
+def cut_strips(levels: tuple[Level, ...], threads: int) -> Iterator[tuple[int, int, int]]:
+    """Yield strips of levels, `(level, begin, end)` in rows of cells, in order.
+
+    A strip costs some rows beside its own, so that one thread gets whole levels and more get four
+    strips each, of nearly the same number of cells.
+    """
+    total = sum(cells(level.width) * cells(level.height) for level in levels)
+    fair = total if threads == 1 else total / (4 * threads)
+    for index, level in enumerate(levels):
+        rows = cells(level.height)
+        count = min(math.ceil(rows * cells(level.width) / fair), max(1, rows // STRIP_ROWS))
+        for begin, end in shares(rows, count):
+            yield index, begin, end
 
 
 def suppress_within_levels(found: Cells, levels: tuple[Level, ...]) -> IntArray:

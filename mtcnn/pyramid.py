@@ -8,9 +8,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from unface.kernels.arrays import resize_rows
+from unface.kernels.library import instruction_set
 from unface.mtcnn.network import UInt8Array
+from unface.mtcnn.team import ALONE, Team, shares
 
 P_NET_SIZE = 12  # pixels a P-Net cell looks at; Zhang et al. 2016, fig. 2
+SMALL = 1 << 17  # bytes; sharing less among threads takes longer than doing it
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,10 @@ class Mipmap:
     both. Halvings are made when first asked for.
     """
 
-    def __init__(self, image: UInt8Array) -> None:
-        """Take an image, uint8 `[H, W, 3]`; it is not copied."""
+    def __init__(self, image: UInt8Array, team: Team = ALONE) -> None:
+        """Take an image, uint8 `[H, W, 3]`; it is not copied where it is contiguous."""
         self._images = [np.ascontiguousarray(image)]
+        self.team = team
 
     @property
     def width(self) -> int:
@@ -66,13 +71,16 @@ class Mipmap:
         while len(self._images) <= times:
             height, width = self._images[-1].shape[:2]
             size = (max(1, (width + 1) // 2), max(1, (height + 1) // 2))
-            self._images.append(_resize(self._images[-1], *size))
+            self._images.append(_resize(self._images[-1], *size, self.team))
         return self._images[times]
 
     def level(self, level: Level) -> UInt8Array:
         """Return the pixels of a pyramid level, uint8 `[level.height, level.width, 3]`."""
-        times = max(0, math.floor(-math.log2(level.scale)))
-        return _resize(self.halved(times), level.width, level.height)
+        return _resize(self.source(level), level.width, level.height, self.team)
+
+    def source(self, level: Level) -> UInt8Array:
+        """Return the smallest halving that a level is resized from, uint8 `[h, w, 3]`."""
+        return self.halved(max(0, math.floor(-math.log2(level.scale))))
 
 
 def _pixels(side: int, scale: float) -> float:
@@ -80,8 +88,13 @@ def _pixels(side: int, scale: float) -> float:
     return round(side * scale, 6)
 
 
-def _resize(image: UInt8Array, width: int, height: int) -> UInt8Array:
+def _resize(image: UInt8Array, width: int, height: int, team: Team) -> UInt8Array:
     if image.shape[:2] == (height, width):
         return image
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return np.asarray(resized, np.uint8)
+    if instruction_set() == "none":
+        averaged = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        return np.asarray(averaged, np.uint8)
+    resized = np.empty((height, width, 3), np.uint8)
+    parts = shares(height, team.threads if resized.size > SMALL else 1)
+    team.map(lambda part: resize_rows(image, resized, *part), parts)
+    return resized

@@ -27,7 +27,7 @@ def noise(count: int, side: int, seed: int = 2) -> UInt8Array:
 @pytest.mark.parametrize("name", ["pnet", "rnet", "onet"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_batch_of_any_size_gives_what_its_images_give_alone(name: str, precision: str) -> None:
-    network = getattr(open_named(precision, threads=1), name)
+    network = getattr(open_named(f"{precision}.tflite", threads=1), name)
     images = noise(3 if name == "pnet" else 41, SIDES[name])
     alone = [network(images[k : k + 1]) for k in range(len(images))]
     for count in (1, 2, 3, 4, 5, 8, 9, 33, 41):
@@ -42,7 +42,7 @@ def test_a_batch_of_any_size_gives_what_its_images_give_alone(name: str, precisi
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_outputs_have_the_shapes_of_the_contract(precision: str) -> None:
-    networks = open_named(precision, threads=1)
+    networks = open_named(f"{precision}.tflite", threads=1)
     cells = (PAGE_SIDE - 2) // 2 - 4
     shapes = {
         "pnet": {"logit": (2, cells, cells), "box": (2, cells, cells, 4)},
@@ -65,7 +65,7 @@ def test_every_precision_gives_nearly_what_fp32_does(precision: str, least: floa
         "rnet": np.stack([image[y : y + 24, x : x + 24] for y in range(0, 90, 9) for x in (4, 70)]),
         "onet": np.stack([image[y : y + 48, x : x + 48] for y in range(0, 90, 9) for x in (0, 66)]),
     }
-    exact, rough = (open_named(p, threads=1) for p in ("fp32", precision))
+    exact, rough = (open_named(f"{p}.tflite", threads=1) for p in ("fp32", precision))
     for name, images in crops.items():
         wanted, given = (getattr(networks, name)(images) for networks in (exact, rough))
         for output, values in wanted.items():
@@ -77,7 +77,7 @@ def test_every_precision_gives_nearly_what_fp32_does(precision: str, least: floa
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_easy_faces_are_found(precision: str) -> None:
     scene = crowd(5, 3, 50)
-    faces = Cascade(open_named(precision, threads=2)).detect(scene.image)
+    faces = Cascade(open_named(f"{precision}.tflite", threads=2)).detect(scene.image)
     assert (faces.backend, faces.precision) == ("tflite", precision)
     assert found(scene, faces.boxes) == len(scene.faces)
 
@@ -85,7 +85,7 @@ def test_easy_faces_are_found(precision: str) -> None:
 @pytest.mark.parametrize("precision", ["fp16", "dynamic", "int8", "mixed"])
 def test_rougher_engines_find_the_same_easy_faces(precision: str) -> None:
     scene = crowd(4, 2, 50)
-    faces = Cascade(open_named(precision, threads=2)).detect(scene.image)
+    faces = Cascade(open_named(f"{precision}.tflite", threads=2)).detect(scene.image)
     assert found(scene, faces.boxes) == len(scene.faces)
     fp32 = Cascade(open_named("fp32", threads=2)).detect(scene.image)
     assert found(Scene(scene.image, fp32.boxes.astype(float)), faces.boxes, 0.8) == len(fp32)
@@ -94,7 +94,7 @@ def test_rougher_engines_find_the_same_easy_faces(precision: str) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_number_of_threads_does_not_change_the_faces(precision: str) -> None:
     image = compose(500, 300, [(10, 10, 30), (120, 10, 90)]).image
-    one, two = (Cascade(open_named(precision, threads=t)).detect(image) for t in (1, 2))
+    one, two = (Cascade(open_named(f"{precision}.tflite", threads=t)).detect(image) for t in (1, 2))
     assert len(one) >= 2
     np.testing.assert_allclose(one.boxes, two.boxes, atol=1e-3)
     np.testing.assert_allclose(one.scores, two.scores, atol=1e-4)
@@ -104,7 +104,7 @@ def test_the_number_of_threads_does_not_change_the_faces(precision: str) -> None
 @pytest.mark.parametrize("name", ["pnet", "rnet", "onet"])
 def test_the_number_of_threads_does_not_change_an_output(name: str, precision: str) -> None:
     images = noise(2 if name == "pnet" else 9, SIDES[name], seed=3)
-    one, two = (getattr(open_named(precision, threads=t), name)(images) for t in (1, 2))
+    one, two = (getattr(open_named(f"{precision}.tflite", threads=t), name)(images) for t in (1, 2))
     for output, values in one.items():
         np.testing.assert_allclose(values, two[output], atol=1e-5)
 
@@ -113,7 +113,7 @@ def test_the_number_of_threads_does_not_change_an_output(name: str, precision: s
 @pytest.mark.parametrize("count", [1, 2])
 def test_p_nets_engine_takes_nothing_but_pages(shape: tuple[int, ...], count: int) -> None:
     """As many pixels in another shape would come out as another picture."""
-    pnet = open_named("fp32", threads=1).pnet
+    pnet = open_named("fp32.tflite", threads=1).pnet
     with pytest.raises(EngineError, match=r"pnet\.fp32\.tflite cannot be loaded: it takes"):
         pnet(np.zeros((count, *shape), np.uint8))
     assert pnet(np.zeros((1, 256, 256, 3), np.uint8))["logit"].shape == (1, 123, 123)
@@ -142,7 +142,7 @@ def test_planning_happens_once_for_a_shape(monkeypatch: pytest.MonkeyPatch) -> N
         plan(self, model, name, shape, n)  # type: ignore[arg-type]
 
     monkeypatch.setattr(tflite._Plan, "__init__", counted)
-    cascade = Cascade(open_named("fp32", threads=1))
+    cascade = Cascade(open_named("fp32.tflite", threads=1))
     for size in (30, 44, 70):
         cascade.detect(crowd(3, 2, size).image)
     assert planned.count((1, 256, 256, 3)) == 1
@@ -152,7 +152,7 @@ def test_planning_happens_once_for_a_shape(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_outputs_of_an_engine_do_not_change_when_it_runs_again(precision: str) -> None:
     """The interpreter's own memory is not handed out."""
-    rnet = open_named(precision, threads=1).rnet
+    rnet = open_named(f"{precision}.tflite", threads=1).rnet
     outputs = rnet(noise(5, 24, seed=7))
     kept = {name: values.copy() for name, values in outputs.items()}
     rnet(noise(5, 24, seed=8))
@@ -163,7 +163,7 @@ def test_an_engine_leaves_the_pixels_as_they_are() -> None:
     for precision in ("fp32", "int8"):
         pixels = noise(1, PAGE_SIDE, seed=9)
         kept = pixels.copy()
-        open_named(precision, threads=1).pnet(pixels)
+        open_named(f"{precision}.tflite", threads=1).pnet(pixels)
         assert (pixels == kept).all()
 
 
@@ -179,11 +179,11 @@ def test_an_int8_engine_that_does_not_take_pixels_as_they_are_is_refused(
 
     monkeypatch.setattr(interpreter.Interpreter, "get_input_details", scaled)
     with pytest.raises(EngineError, match="calibrate it again"):
-        open_named("int8", threads=1).rnet(np.zeros((1, 24, 24, 3), np.uint8))
+        open_named("int8.tflite", threads=1).rnet(np.zeros((1, 24, 24, 3), np.uint8))
 
 
 def test_two_detectors_share_no_interpreter() -> None:
-    one, two = (open_named("fp32", threads=1) for _ in range(2))
+    one, two = (open_named("fp32.tflite", threads=1) for _ in range(2))
     image = np.zeros((1, 24, 24, 3), np.uint8)
     one.rnet(image), two.rnet(image)
     mine, other = (n.rnet._plans.values() for n in (one, two))  # type: ignore[attr-defined]

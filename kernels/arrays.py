@@ -1,0 +1,94 @@
+"""Pictures and boxes through the compiled core, as arrays."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from unface.kernels.library import CUT, Picture, check, library
+
+UInt8Array = npt.NDArray[np.uint8]
+FAR = 1e9  # pixels: whole numbers of the core hold it
+MAX_STEP = 3.9  # source pixels a crop pixel may cover: four taps, two samples
+
+
+def picture(image: UInt8Array) -> Picture:
+    """Return an image, C-contiguous uint8 `[H, W, 3]`, as the core sees it; it must stay alive."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"image is {image.dtype} {image.shape}; uint8 [H, W, 3] is needed")
+    if not image.flags.c_contiguous:
+        raise ValueError("image is not contiguous")
+    return Picture(image.ctypes.data, image.shape[1], image.shape[0])
+
+
+def resize_rows(image: UInt8Array, resized: UInt8Array, begin: int, end: int) -> None:
+    """Fill rows `[begin, end)` of `resized` `[h, w, 3]` with `image` shrunk to its size.
+
+    Averages areas, as cv2.INTER_AREA does, rounding aside, for shrinking to a quarter at most.
+    """
+    height, width = resized.shape[:2]
+    source = picture(image)
+    if not 0 <= begin <= end <= height or not resized.flags.c_contiguous:
+        raise ValueError(f"rows {begin} to {end} of {height} cannot be filled")
+    if not (width <= image.shape[1] <= 3 * width and height <= image.shape[0] <= 3 * height):
+        raise ValueError(f"{image.shape[1]} x {image.shape[0]} to {width} x {height} is too much")
+    check(
+        library().unface_resize(
+            ctypes.addressof(source), resized.ctypes.data, width, height, begin, end - begin
+        )
+    )
+
+
+def crop(images: Sequence[UInt8Array], cuts: npt.NDArray[np.void], crops: UInt8Array) -> None:
+    """Fill `crops` `[n, size, size, 3]` with rectangles of images, `cuts` of `CUT` `[n]`.
+
+    Each pixel is the mean of 2 x 2 bilinear samples; black beyond the image. A side may have
+    `MAX_STEP` times `size` pixels at most.
+    """
+    size = crops.shape[1]
+    if crops.shape != (len(cuts), size, size, 3) or not crops.flags.c_contiguous:
+        raise ValueError(f"{len(cuts)} rectangles do not fit crops of shape {crops.shape}")
+    cuts = checked_cuts(images, cuts, size)
+    sources = pictures(images)
+    check(
+        library().unface_crops(sources, cuts.ctypes.data, len(cuts), size, crops.ctypes.data)
+    )
+
+
+def pictures(images: Sequence[UInt8Array]) -> ctypes.Array[Picture]:
+    """Return images as the core sees several; they must stay alive."""
+    return (Picture * len(images))(*map(picture, images))
+
+
+def checked_cuts(
+    images: Sequence[UInt8Array], cuts: npt.NDArray[np.void], size: int
+) -> npt.NDArray[np.void]:
+    """Return `cuts` as the core wants them; raises `ValueError` where it could not cut."""
+    sides = cuts["width"], cuts["height"]
+    if cuts.dtype != CUT or any(
+        not (side > 0).all() or not (side <= MAX_STEP * size).all() for side in sides
+    ):
+        raise ValueError("a rectangle is too large for its crop, or has no size")
+    if not (abs(cuts["x"]) < FAR).all() or not (abs(cuts["y"]) < FAR).all():
+        raise ValueError("a rectangle is nowhere near a picture")
+    if not ((cuts["picture"] >= 0) & (cuts["picture"] < len(images))).all():
+        raise ValueError("a rectangle is of no picture")
+    return np.ascontiguousarray(cuts)
+
+
+def suppress(
+    boxes: npt.NDArray[np.float64], threshold: float, overlap: Literal["union", "min"]
+) -> npt.NDArray[np.int64]:
+    """Return which of boxes `[n, 4]`, best first, greedy suppression keeps, in order."""
+    wanted = np.ascontiguousarray(boxes, np.float64)
+    kept = np.empty(len(wanted), np.int64)
+    count = check(
+        library().unface_suppress(
+            wanted.ctypes.data, len(wanted), threshold, overlap == "min", kept.ctypes.data
+        )
+    )
+    return kept[:count]

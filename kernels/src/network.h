@@ -1,0 +1,420 @@
+/* The networks, written once for any width of vector, INT8 and float; included by one file for each.
+ *
+ * A vector holds LANES 32-bit words. P-Net's lanes are neighbouring cells of a row; those of R- and
+ * O-Net are crops, so that no lane is ever idle in a small map. A word is four int8 channels or one
+ * float channel (PACKED). The includer defines
+ *
+ *     SUFFIX                names the functions: scan_SUFFIX, classify_SUFFIX
+ *     LANES, PACKED
+ *     COLUMNS, CHANNELS     vectors and channels that one step of a convolution keeps in registers
+ *     POOLED_CHANNELS       the same for P-Net's first layer, four vectors wide: 1, 2 or 5
+ *
+ * and, over the types `stored` (activations in memory), `total` (sums), `floats`, `activation` and
+ * `weight` (ready to multiply), the functions that `avx512.c` defines.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels.h"
+
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+#define NAME(function) JOIN(function, SUFFIX)
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+#define BYTES (LANES * 4)
+#define VECTORS(channels) (((channels) + PACKED - 1) / PACKED)
+#define PIXEL_VECTORS VECTORS(3)
+
+/* sums[column][channel] += products over `steps` words a lane; `offsets` in bytes. */
+INLINE void add_products(total sums[][CHANNELS], const uint8_t *at, const int32_t *offsets,
+                         int steps, ptrdiff_t column_step, const int32_t *weights, ptrdiff_t out,
+                         const int columns, const int channels)
+{
+    for (int k = 0; k < steps; k++, weights += out) {
+        activation a[COLUMNS];
+        UNROLL for (int p = 0; p < columns; p++)
+            a[p] = as_activation(load(at + offsets[k] + p * column_step));
+        UNROLL for (int n = 0; n < channels; n++) {
+            weight w = as_weight(weights + n);
+            UNROLL for (int p = 0; p < columns; p++)
+                sums[p][n] = dot(sums[p][n], a[p], w);
+        }
+    }
+}
+
+/* `columns` neighbouring vectors of output, `channels` channels from `channel` on. */
+INLINE void convolve_tile(const layer *l, const uint8_t *at, const int32_t *offsets,
+                          ptrdiff_t column_step, uint8_t *to, ptrdiff_t to_column,
+                          ptrdiff_t to_vector, int channel, const int columns, const int channels)
+{
+    total sums[COLUMNS][CHANNELS];
+    UNROLL for (int p = 0; p < columns; p++)
+        UNROLL for (int n = 0; n < channels; n++)
+            sums[p][n] = start(l->start[channel + n]);
+    add_products(sums, at, offsets, l->kernel * l->kernel * l->vectors, column_step,
+                 l->weights + channel, l->out, columns, channels);
+    UNROLL for (int p = 0; p < columns; p++)
+        UNROLL for (int n = 0; n < channels; n += 4) {
+            floats y[4];
+            UNROLL for (int i = 0; i < 4; i++) {
+                int c = channel + n + i;
+                y[i] = prelu(multiply_add(to_floats(sums[p][n + i]), l->factor[c], l->bias[c]),
+                             l->slope[c]);
+            }
+            keep(to + p * to_column + VECTORS(channel + n) * to_vector, to_vector, y);
+        }
+}
+
+INLINE void convolve_columns(const layer *l, const uint8_t *at, const int32_t *offsets,
+                             ptrdiff_t column_step, uint8_t *to, ptrdiff_t to_column,
+                             ptrdiff_t to_vector, const int columns)
+{
+    int channel = 0;
+    for (; channel + CHANNELS <= l->out; channel += CHANNELS)
+        convolve_tile(l, at, offsets, column_step, to, to_column, to_vector, channel, columns,
+                      CHANNELS);
+    for (; channel < l->out; channel += 4)
+        convolve_tile(l, at, offsets, column_step, to, to_column, to_vector, channel, columns, 4);
+}
+
+/* A row of `width` output vectors. */
+static void convolve_row(const layer *l, const uint8_t *at, const int32_t *offsets,
+                         ptrdiff_t column_step, uint8_t *to, ptrdiff_t to_column,
+                         ptrdiff_t to_vector, int width)
+{
+    int x = 0;
+    for (; x + COLUMNS <= width; x += COLUMNS)
+        convolve_columns(l, at + x * column_step, offsets, column_step, to + x * to_column,
+                         to_column, to_vector, COLUMNS);
+    for (; x < width; x++)
+        convolve_columns(l, at + x * column_step, offsets, column_step, to + x * to_column,
+                         to_column, to_vector, 1);
+}
+
+/* ---- P-Net ---------------------------------------------------------------------------------- */
+
+#define CONV1 10 /* channels; Zhang et al. 2016, fig. 2 */
+#define HEADS 5
+
+/* Rows in rings: vector plane `v` of slot `slot` begins at word (slot * vectors + v) * stride. */
+typedef struct {
+    uint32_t *words;  /* one row of pixels: even ones, odd ones */
+    uint32_t *pixels; /* 4 rows, even and odd pixels apart: slot 2 * row + odd */
+    uint32_t *conv1, *conv2; /* 3 rows */
+    uint32_t *conv3;         /* 1 row */
+    uint16_t *blended;
+    column_taps *columns;
+    ptrdiff_t stride; /* words of a plane: a multiple of LANES, and LANES to read beyond */
+} rows;
+
+static void close_rows(rows *r)
+{
+    free(r->words);
+    free(r->pixels);
+    free(r->conv1);
+    free(r->conv2);
+    free(r->conv3);
+    free(r->blended);
+    free(r->columns);
+}
+
+static int open_rows(rows *r, const pnet *net, const picture *source, int width)
+{
+    r->stride = (width / 2 / LANES + 3) * LANES;
+    r->words = calloc(2 * r->stride, 4);
+    r->pixels = calloc(4 * 2 * PIXEL_VECTORS * r->stride, 4);
+    r->conv1 = calloc(3 * VECTORS(net->conv1.out) * r->stride, 4);
+    r->conv2 = calloc(3 * VECTORS(net->conv2.out) * r->stride, 4);
+    r->conv3 = calloc(VECTORS(net->conv3.out) * r->stride, 4);
+    r->blended = calloc(3 * (size_t)source->width + 48, 2);
+    r->columns = malloc(width * sizeof *r->columns);
+    return r->words && r->pixels && r->conv1 && r->conv2 && r->conv3 && r->blended && r->columns;
+}
+
+INLINE uint8_t *plane(uint32_t *ring, ptrdiff_t stride, int slot, int vectors, int vector)
+{
+    return (uint8_t *)(ring + (slot * vectors + vector) * stride);
+}
+
+static void read_row(rows *r, const picture *source, int width, int height, int row)
+{
+    row_taps taps = area_row(row, source->height, height);
+    ptrdiff_t values = 3 * (ptrdiff_t)source->width;
+    blend_rows(r->blended, source->pixels, values, &taps, source->height, values);
+    blend_column_words(r->words, r->words + r->stride, r->blended, r->columns, width);
+    for (int odd = 0; odd < 2; odd++) {
+        uint8_t *to = plane(r->pixels, r->stride, row % 4 * 2 + odd, PIXEL_VECTORS, 0);
+        for (int x = 0; x < (width + 1) / 2; x += LANES)
+            keep_pixels(to + x * 4, 4 * r->stride, r->words + odd * r->stride + x);
+    }
+}
+
+/* The four places of a pooling window at once. Its PReLU falls and then rises, or only rises, so
+ * that the greatest of four values is that of the greatest or of the least sum. */
+INLINE floats pooled(const layer *l, total sums[4][POOLED_CHANNELS], int n, int channel)
+{
+    float slope = l->slope[channel], factor = l->factor[channel], bias = l->bias[channel];
+    total top = most(most(sums[0][n], sums[1][n]), most(sums[2][n], sums[3][n]));
+    floats y = prelu(multiply_add(to_floats(top), factor, bias), slope);
+    if (slope < 0) {
+        total low = least(least(sums[0][n], sums[1][n]), least(sums[2][n], sums[3][n]));
+        y = greater(y, prelu(multiply_add(to_floats(low), factor, bias), slope));
+    }
+    return y;
+}
+
+/* One vector of conv1 and pooling: `at` bytes into the planes pixels[row][odd]. */
+INLINE void pool_channels(const layer *l, const uint8_t *pixels[4][2], ptrdiff_t vector_step,
+                          ptrdiff_t at, floats *y, int channel)
+{
+    total sums[4][POOLED_CHANNELS];
+    UNROLL for (int p = 0; p < 4; p++)
+        UNROLL for (int n = 0; n < POOLED_CHANNELS; n++)
+            sums[p][n] = start(l->start[channel + n]);
+    for (int ky = 0; ky < 3; ky++)
+        UNROLL for (int kx = 0; kx < 3; kx++)
+            for (int v = 0; v < PIXEL_VECTORS; v++) {
+                activation a[4];
+                UNROLL for (int p = 0; p < 4; p++) {
+                    int x = p % 2 + kx;
+                    a[p] = as_activation(
+                        load(pixels[p / 2 + ky][x % 2] + v * vector_step + at + x / 2 * 4));
+                }
+                const int32_t *weights = l->weights + ((ky * 3 + kx) * PIXEL_VECTORS + v) * l->out;
+                UNROLL for (int n = 0; n < POOLED_CHANNELS; n++) {
+                    weight w = as_weight(weights + channel + n);
+                    UNROLL for (int p = 0; p < 4; p++)
+                        sums[p][n] = dot(sums[p][n], a[p], w);
+                }
+            }
+    UNROLL for (int n = 0; n < POOLED_CHANNELS; n++)
+        y[channel + n] = pooled(l, sums, n, channel + n);
+}
+
+static void pool_row(const layer *l, rows *r, int row, int width)
+{
+    const uint8_t *pixels[4][2];
+    for (int y = 0; y < 4; y++)
+        for (int odd = 0; odd < 2; odd++)
+            pixels[y][odd] =
+                plane(r->pixels, r->stride, (2 * row + y) % 4 * 2 + odd, PIXEL_VECTORS, 0);
+    for (int x = 0; x < width; x += LANES) {
+        floats y[12];
+        y[10] = y[11] = set_floats(0);
+        UNROLL for (int channel = 0; channel < CONV1; channel += POOLED_CHANNELS)
+            pool_channels(l, pixels, 4 * r->stride, x * 4, y, channel);
+        for (int channel = 0; channel < l->out; channel += 4)
+            keep(plane(r->conv1, r->stride, row % 3, VECTORS(l->out), VECTORS(channel)) + x * 4,
+                 4 * r->stride, y + channel);
+    }
+}
+
+/* Row `row` of a 3 x 3 convolution over rows row .. row + 2 of the ring of `before`. */
+static void ring_row(const layer *l, const layer *before, uint32_t *ring, uint32_t *to, int slot,
+                     ptrdiff_t stride, int row, int width)
+{
+    int ring_vectors = VECTORS(before->out); /* that may be more than are wanted */
+    int32_t offsets[9 * 16];
+    for (int k = 0; k < 9 * l->vectors; k++) {
+        int tap = k / l->vectors, ky = tap / 3, kx = tap % 3;
+        offsets[k] =
+            4 * (((row + ky) % 3 * ring_vectors + k % l->vectors) * (int32_t)stride + kx);
+    }
+    convolve_row(l, (uint8_t *)ring, offsets, BYTES,
+                 plane(to, stride, slot, VECTORS(l->out), 0), BYTES, 4 * stride,
+                 (width + LANES - 1) / LANES);
+}
+
+/* The heads over conv3's row; appends the cells whose logit is at least `least`. */
+static hit *find_hits(const layer *l, rows *r, int row, int width, float lowest, hit *hits)
+{
+    for (int x = 0; x < width; x += LANES) {
+        total sums[HEADS];
+        const uint8_t *at = (uint8_t *)(r->conv3 + x);
+        UNROLL for (int n = 0; n < HEADS; n++) sums[n] = start(l->start[n]);
+        for (int v = 0; v < l->vectors; v++) {
+            activation a = as_activation(load(at + 4 * v * r->stride));
+            UNROLL for (int n = 0; n < HEADS; n++)
+                sums[n] = dot(sums[n], a, as_weight(l->weights + v * l->out + n));
+        }
+        floats logit = multiply_add(to_floats(sums[0]), l->factor[0], l->bias[0]);
+        uint32_t above = at_least(logit, lowest);
+        if (width - x < LANES)
+            above &= (1u << (width - x)) - 1;
+        if (!above)
+            continue;
+        float values[HEADS][LANES];
+        store_floats(values[0], logit);
+        UNROLL for (int n = 1; n < HEADS; n++)
+            store_floats(values[n], multiply_add(to_floats(sums[n]), l->factor[n], l->bias[n]));
+        for (; above; above &= above - 1, hits++) {
+            int lane = __builtin_ctz(above);
+            hits->row = row;
+            hits->column = x + lane;
+            hits->logit = values[0][lane];
+            for (int edge = 0; edge < 4; edge++)
+                hits->box[edge] = values[1 + edge][lane];
+        }
+    }
+    return hits;
+}
+
+/* P-Net over rows of cells of `source` resized to width x height, all in the cache: each row of each
+ * layer is made once and forgotten three rows later. Returns the number of hits, of which there
+ * may be one a cell, in order, or NO_MEMORY. */
+int64_t NAME(scan)(const pnet *net, const picture *source, int32_t width, int32_t height,
+                   int32_t first_row, int32_t row_count, float lowest, hit *hits)
+{
+    rows r;
+    hit *end = hits;
+    int pooled_width = (width - 2) / 2, failed = !open_rows(&r, net, source, width);
+    if (!failed) {
+        area_columns(r.columns, source->width, width);
+        for (int row = first_row; row < first_row + row_count + 4; row++) {
+            for (int y = row == first_row ? 2 * row : 2 * row + 2; y < 2 * row + 4; y++)
+                read_row(&r, source, width, height, y);
+            pool_row(&net->conv1, &r, row, pooled_width);
+            if (row >= first_row + 2)
+                ring_row(&net->conv2, &net->conv1, r.conv1, r.conv2, (row - 2) % 3, r.stride,
+                         row - 2, pooled_width - 2);
+            if (row >= first_row + 4) {
+                ring_row(&net->conv3, &net->conv2, r.conv2, r.conv3, 0, r.stride, row - 4,
+                         pooled_width - 4);
+                end = find_hits(&net->heads, &r, row - 4, pooled_width - 4, lowest, end);
+            }
+        }
+    }
+    close_rows(&r);
+    return failed ? NO_MEMORY : end - hits;
+}
+
+/* ---- R- and O-Net --------------------------------------------------------------------------- */
+
+/* Maps of a group of crops: vector (y * width + x) * vectors + v. */
+
+static int pooled_side(const layer *l, int side)
+{
+    int steps = side - l->pool + (l->pool_ceil ? l->pool_stride - 1 : 0);
+    return steps / l->pool_stride + 1;
+}
+
+static int smaller(int a, int b) { return a < b ? a : b; }
+
+/* One row of pooled output from the rows of a ring. */
+static void pool_map_row(const layer *l, const uint8_t *ring, int row, int side, uint8_t *to,
+                         int pooled_width)
+{
+    int vectors = VECTORS(l->out), y_begin = row * l->pool_stride;
+    int y_end = smaller(y_begin + l->pool, side);
+    for (int x = 0; x < pooled_width; x++) {
+        int x_begin = x * l->pool_stride, x_end = smaller(x_begin + l->pool, side);
+        for (int v = 0; v < vectors; v++) {
+            stored top = load(ring + ((y_begin % l->pool * side + x_begin) * vectors + v) * BYTES);
+            for (int y = y_begin; y < y_end; y++)
+                for (int c = x_begin; c < x_end; c++)
+                    top = most_stored(
+                        top, load(ring + ((y % l->pool * side + c) * vectors + v) * BYTES));
+            store(to + (x * vectors + v) * BYTES, top);
+        }
+    }
+}
+
+/* One layer over a map of side x side; returns the side of its output. */
+static int run_layer(const layer *l, const uint8_t *from, int side, uint8_t *ring, uint8_t *to)
+{
+    int32_t offsets[9 * 128]; /* kernel 3, at most 128 channels */
+    int kernel = l->kernel, vectors = l->vectors, out = VECTORS(l->out);
+    for (int k = 0; k < kernel * kernel * vectors; k++) {
+        int tap = k / vectors;
+        offsets[k] = ((tap / kernel * side + tap % kernel) * vectors + k % vectors) * BYTES;
+    }
+    int width = side - kernel + 1, pooled_width = l->pool ? pooled_side(l, width) : 0, done = 0;
+    for (int y = 0; y < width; y++) {
+        uint8_t *row = l->pool ? ring + y % l->pool * width * out * BYTES
+                               : to + (size_t)y * width * out * BYTES;
+        convolve_row(l, from + (size_t)y * side * vectors * BYTES, offsets, vectors * BYTES, row,
+                     out * BYTES, BYTES, width);
+        int last = smaller(done * l->pool_stride + l->pool, width) - 1; /* row of the next window */
+        if (done < pooled_width && y == last) {
+            pool_map_row(l, ring, done, width, to + (size_t)done * pooled_width * out * BYTES,
+                         pooled_width);
+            done++;
+        }
+    }
+    return l->pool ? pooled_width : width;
+}
+
+static void run_head(const head *h, const uint8_t *from, float *outputs, int count)
+{
+    floats sums[16];
+    for (int n = 0; n < h->out; n++)
+        sums[n] = set_floats(h->bias[n]);
+    for (int channel = 0; channel < h->channels; channel++) {
+        floats value = channel_floats(from + channel / PACKED * BYTES, channel % PACKED);
+        for (int n = 0; n < h->out; n++)
+            sums[n] = add_product(sums[n], value, h->weights[channel * h->out + n]);
+    }
+    for (int n = 0; n < h->out; n++) {
+        float values[LANES];
+        store_floats(values, sums[n]);
+        for (int lane = 0; lane < count; lane++)
+            outputs[lane * h->out + n] = values[lane];
+    }
+}
+
+/* Vectors of the largest map and the largest ring of pooled rows of a network. */
+static void largest_maps(const network *net, size_t *map, size_t *ring)
+{
+    int side = net->size;
+    *map = (size_t)side * side * PIXEL_VECTORS;
+    *ring = 0;
+    for (int n = 0; n < net->layers; n++) {
+        const layer *l = net->layer + n;
+        side -= l->kernel - 1;
+        size_t pooled_rows = (size_t)l->pool * side * VECTORS(l->out);
+        side = l->pool ? pooled_side(l, side) : side;
+        size_t vectors = (size_t)side * side * VECTORS(l->out);
+        *ring = pooled_rows > *ring ? pooled_rows : *ring;
+        *map = vectors > *map ? vectors : *map;
+    }
+}
+
+/* `count` crops of pictures through a network, one a lane: outputs [count][head->out]. Without cuts
+ * there are `count` pictures, of the network's size. */
+int32_t NAME(classify)(const network *net, const picture *pictures, const cut *cuts, int32_t count,
+                       float *outputs)
+{
+    size_t map, ring, words = (size_t)net->size * net->size;
+    largest_maps(net, &map, &ring);
+    uint8_t *memory = calloc(2 * map + ring + words, BYTES);
+    cutter *knife = open_cutter(net->size, cuts, count);
+    if (!memory || !knife) {
+        free(memory);
+        close_cutter(knife);
+        return NO_MEMORY;
+    }
+    uint8_t *from = memory, *to = from + map * BYTES, *pool = to + map * BYTES;
+    uint32_t *pixels = (uint32_t *)(pool + ring * BYTES);
+    for (int begin = 0; begin < count; begin += LANES) {
+        int lanes = smaller(count - begin, LANES), side = net->size;
+        for (int lane = 0; lane < lanes; lane++) {
+            if (cuts)
+                cut_words(knife, pictures, cuts + begin + lane, pixels + lane, LANES);
+            else
+                copy_words(pictures + begin + lane, pixels + lane, LANES);
+        }
+        for (int at = 0; at < side * side; at++)
+            keep_pixels(from + (size_t)at * PIXEL_VECTORS * BYTES, BYTES, pixels + at * LANES);
+        for (int n = 0; n < net->layers; n++) {
+            side = run_layer(net->layer + n, from, side, pool, to);
+            uint8_t *swap = from;
+            from = to;
+            to = swap;
+        }
+        run_head(net->head, from, outputs + (size_t)begin * net->head->out, lanes);
+    }
+    free(memory);
+    close_cutter(knife);
+    return 0;
+}

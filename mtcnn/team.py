@@ -1,0 +1,64 @@
+"""Threads that share the work of one detection."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Team:
+    """The caller's thread and `threads - 1` more, for functions that let go of Python's lock.
+
+    Threads start with the first work there is for them. One caller at a time.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self.threads = threads
+        self._others: ThreadPoolExecutor | None = None
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """Return the function's results for all items, in order; raises what it raises.
+
+        Items are begun in order, by whichever thread is free.
+        """
+        if self.threads == 1 or len(items) < 2:
+            return [function(item) for item in items]
+        results: dict[int, Result] = {}
+        turn = itertools.count()  # its next() is atomic
+
+        def work() -> None:
+            while (index := next(turn)) < len(items):
+                results[index] = function(items[index])
+
+        if self._others is None:
+            self._others = ThreadPoolExecutor(self.threads - 1, "unface-team")
+        helpers = min(self.threads, len(items)) - 1
+        futures = [self._others.submit(work) for _ in range(helpers)]
+        try:
+            work()
+        finally:
+            wait(futures)  # they work on memory of the caller
+        for future in futures:
+            future.result()
+        return [results[index] for index in range(len(items))]
+
+    def close(self) -> None:
+        """End the threads; the next work starts new ones."""
+        if self._others is not None:
+            self._others.shutdown()
+            self._others = None
+
+
+ALONE = Team()
+
+
+def shares(length: int, count: int) -> list[tuple[int, int]]:
+    """Cut `length` into at most `count` runs `(begin, end)` of nearly equal length, none empty."""
+    count = max(1, min(count, length))
+    edges = [length * n // count for n in range(count + 1)]
+    return list(itertools.pairwise(edges))
