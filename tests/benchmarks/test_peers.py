@@ -55,7 +55,7 @@ def test_reasons_name_no_places(text: str, said: str) -> None:
 
 
 def test_a_worker_detects_decodes_and_names_its_libraries() -> None:
-    with peers.worker("unface-fast", 1, 40) as detector:
+    with peers.worker("unface", 1, 40) as detector:
         assert re.match(r"\d+\.", detector.versions["unface"])
         with pytest.raises(peers.Failed, match=r"failed on missing\.npy"):
             detector.detect(peers.ROOT / "missing.npy")
