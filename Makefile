@@ -56,6 +56,7 @@ calibrate: $(VENV)/.dev  ## measure INT8 ranges anew (IMAGES=folder), then `make
 tune: $(VENV)/.dev  ## tune the networks for INT8 by distillation (IMAGES=folder), then calibrate
 	$(BIN)/unface calibrate $(IMAGES) --out $(OUT)/cache --save-samples $(OUT)/samples.npz
 	$(BIN)/python -m unface.calibration.tune pnet --samples $(OUT)/samples.npz
+	$(BIN)/python -m unface.calibration.tune pnet --samples $(OUT)/samples.npz --native
 	$(BIN)/python -m unface.calibration.tune rnet --samples $(OUT)/samples.npz
 	$(BIN)/python -m unface.calibration.tune onet --samples $(OUT)/samples.npz
 	$(BIN)/unface calibrate --samples $(OUT)/samples.npz --out calibration/cache

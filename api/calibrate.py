@@ -29,7 +29,7 @@ def calibrate_on_pictures(arguments: argparse.Namespace) -> int:
     with needing_the_extra("calibrating"):
         from unface.calibration.cache import write_calibration
         from unface.calibration.calibrate import calibrate
-        from unface.calibration.weights import int8_weights
+        from unface.calibration.weights import int8_weights, native_weights
     if arguments.samples is not None and arguments.paths:
         raise InvalidOption("--samples and pictures were given; one of them is enough")
     samples = _samples(arguments)
@@ -39,9 +39,11 @@ def calibrate_on_pictures(arguments: argparse.Namespace) -> int:
         write_samples(samples, arguments.save_samples)
     for network in NETWORKS:
         images = getattr(samples, network)
-        calibration = calibrate(int8_weights(network), images, arguments.method)
-        path = write_calibration(calibration, arguments.out)
-        print(f"{path}  {len(images)} samples")
+        own, own_name = native_weights(network)
+        for name, weights in {network: int8_weights(network), own_name: own}.items():
+            calibration = calibrate(weights, images, arguments.method)
+            path = write_calibration(calibration, arguments.out, name)
+            print(f"{path}  {len(images)} samples")
     print(f"now build the engines: unface engines build FOLDER --cache {arguments.out}")
     return 0
 

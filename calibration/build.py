@@ -40,7 +40,7 @@ from unface.calibration.rewrite import (
 from unface.calibration.samples import SHAPES
 from unface.calibration.scenes import labelled_scenes
 from unface.calibration.tflite_writer import Weights, write_tflite
-from unface.calibration.weights import hash_of, int8_weights
+from unface.calibration.weights import hash_of, int8_weights, native_weights
 from unface.engines.shelf import MANIFEST, NETWORKS, open_named
 from unface.engines.tflite import MERGED_HEADS
 from unface.errors import UnfaceError
@@ -94,11 +94,11 @@ def build_onnx(network: str, precision: str, calibration: Calibration, weights: 
 
 
 def build_native(network: str, precision: str, calibration: Calibration, weights: Trained) -> bytes:
-    """Return the engine of a network for the compiled core."""
+    """Return the engine of a network for the compiled core, of its own weights."""
     if precision == "fp32":
         return write_native(read_trained(network))
     calibration.check(weights)
-    return write_native(weights, calibration.scales())
+    return write_native(weights, calibration.spans(), calibration.logit_offset)
 
 
 def build_all(folder: Path, cache: Path) -> list[dict[str, Any]]:
@@ -106,13 +106,13 @@ def build_all(folder: Path, cache: Path) -> list[dict[str, Any]]:
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for network in NETWORKS:
-        calibration = read_calibration(cache / f"{network}.json")
-        weights = int8_weights(network)
-        for runtime, precisions, build in (
-            ("tflite", TFLITE, build_tflite),
-            ("onnx", ONNX, build_onnx),
-            ("native", NATIVE, build_native),
+        shared, (own, own_name) = int8_weights(network), native_weights(network)
+        for runtime, precisions, build, weights, name in (
+            ("tflite", TFLITE, build_tflite, shared, network),
+            ("onnx", ONNX, build_onnx, shared, network),
+            ("native", NATIVE, build_native, own, own_name),
         ):
+            calibration = read_calibration(cache / f"{name}.json")
             for precision in precisions:
                 data = build(network, precision, calibration, weights)
                 path = folder / f"{network}.{precision}.{SUFFIXES[runtime]}"
@@ -127,7 +127,7 @@ def build_all(folder: Path, cache: Path) -> list[dict[str, Any]]:
                         "sha256": hashlib.sha256(data).hexdigest(),
                         "input": ["N", *SHAPES[network]],
                         "weights_sha256": hash_of(weights if quantized else read_trained(network)),
-                        "calibration_sha256": _sha256(cache / f"{network}.json")
+                        "calibration_sha256": _sha256(cache / f"{name}.json")
                         if quantized
                         else None,
                     }

@@ -17,7 +17,7 @@ from unface.calibration.weights import hashes_of
 from unface.engines.tflite import BOX_GAIN, MERGED_HEADS
 from unface.errors import EngineError
 
-VERSION = 2
+VERSION = 3
 Method = Literal["min-max", "percentile", "mse", "entropy"]  # see unface.calibration.ranges
 METHODS: tuple[Method, ...] = ("min-max", "percentile", "mse", "entropy")
 
@@ -27,11 +27,14 @@ class LayerRange:
     """What a layer gives over the samples: `limit` is the magnitude that int8 127 stands for.
 
     `largest` is the largest magnitude seen and `method` how `limit` follows (`ranges.threshold`).
+    `low` to `high`, zero in it, is what the compiled core stores (`ranges.spans`).
     """
 
     limit: float
     largest: float
     method: str
+    low: float = 0.0
+    high: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,15 @@ class Calibration:
     weights: Mapping[str, str]  # SHA-256 of each tensor the layers were measured with
     layers: Mapping[str, LayerRange]
     float_layers: tuple[str, ...] = ()  # what the mixed engine keeps in float
+    logit_offset: float = 0.0  # what INT8 logits lack to pass as often as float: `calibrate.offset`
 
     def scales(self) -> dict[str, float]:
         """Return the scale of each layer, as float32 holds it."""
         return {n: float(np.float32(layer.limit / LARGEST)) for n, layer in self.layers.items()}
+
+    def spans(self) -> dict[str, tuple[float, float]]:
+        """Return what the compiled core stores of each layer; see `LayerRange`."""
+        return {name: (layer.low, layer.high) for name, layer in self.layers.items()}
 
     def engine_scales(self) -> dict[str, float]:
         """Return `scales`, and that of P-Net's two heads when they are one (`merge_heads`)."""
@@ -75,10 +83,10 @@ class Calibration:
             )
 
 
-def write_calibration(calibration: Calibration, folder: Path) -> Path:
-    """Write `<network>.json` into a folder; returns its path."""
+def write_calibration(calibration: Calibration, folder: Path, name: str | None = None) -> Path:
+    """Write `<name>.json` (the network's if None) into a folder; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{calibration.network}.json"
+    path = folder / f"{name or calibration.network}.json"
     fields = {
         "version": VERSION,
         **vars(calibration),
@@ -100,6 +108,8 @@ def read_calibration(path: Path) -> Calibration:
         layers = {name: _layer(layer) for name, layer in fields.pop("layers").items()}
         float_layers = tuple(fields.pop("float_layers"))
         calibration = Calibration(**fields, layers=layers, float_layers=float_layers)
+        if not math.isfinite(calibration.logit_offset):
+            raise ValueError("logit_offset is no number")
         if not isinstance(calibration.weights, dict) or not set(float_layers) <= set(layers):
             raise ValueError("weights or float_layers do not fit")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -111,11 +121,13 @@ def read_calibration(path: Path) -> Calibration:
 
 def _layer(fields: dict[str, Any]) -> LayerRange:
     layer = LayerRange(**fields)
-    for number in (layer.limit, layer.largest):
+    for number in (layer.limit, layer.largest, layer.low, layer.high):
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             raise ValueError(f"{number!r} is no number")
         if not math.isfinite(number):
             raise ValueError(f"{number} is no magnitude")
+    if not layer.low <= 0 < layer.high:
+        raise ValueError(f"the core stores {layer.low} to {layer.high}")
     if not 0 < layer.limit <= layer.largest * (1 + 1e-6) or layer.method not in METHODS:
         raise ValueError(f"limit {layer.limit} of {layer.largest}, method {layer.method}")
     return layer

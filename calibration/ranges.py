@@ -72,6 +72,33 @@ def histograms(trained: Trained, samples: UInt8Array) -> dict[str, tuple[float, 
     return {name: (largest[name], counts[name]) for name in largest}
 
 
+def spans(trained: Trained, samples: UInt8Array) -> dict[str, tuple[float, float]]:
+    """Return by layer the range after PReLU, zero in it, beyond which 0.01% lie on either side.
+
+    What the compiled core stores: it has no scale for what is before PReLU, and needs none.
+    """
+    ends: dict[str, tuple[float, float]] = {}
+    for found in _batches(trained, samples):
+        for name, (_, after) in found.items():
+            low, high = ends.get(name, (0.0, 0.0))
+            ends[name] = (min(low, float(after.min())), max(high, float(after.max())))
+    counts = {name: np.zeros(BINS, np.int64) for name in ends}
+    for found in _batches(trained, samples):
+        for name, (_, after) in found.items():
+            low, high = ends[name]
+            bins = ((after - low) * (BINS / max(high - low, 1e-30))).int().clamp_(0, BINS - 1)
+            counts[name] += torch.bincount(bins.flatten(), minlength=BINS).numpy()
+    return {name: _without_tails(*ends[name], counts[name]) for name in ends}
+
+
+def _without_tails(low: float, high: float, counts: Histogram) -> tuple[float, float]:
+    share = np.cumsum(counts) / counts.sum()
+    first = int(np.searchsorted(share, 1 - PERCENTILE / 100, side="right"))
+    last = int(np.searchsorted(share, PERCENTILE / 100))
+    step = (high - low) / BINS
+    return min(0.0, low + first * step), max(0.0, low + (last + 1) * step)
+
+
 def threshold(largest: float, counts: Histogram, method: Method) -> float:
     """Return the magnitude that int8 127 stands for: what is larger is clipped to it.
 

@@ -1,6 +1,8 @@
 """Tune a network for INT8: quantization-aware distillation from the float network.
 
-    python -m unface.calibration.tune pnet --samples samples.npz
+    python -m unface.calibration.tune pnet --samples samples.npz [--native]
+
+The compiled core rounds less than LiteRT, and has P-Net weights of its own (`--native`).
 
 No labels are used: the network learns to give, through INT8 rounding, what the float network gives
 for the same pixels (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015; rounding
@@ -11,13 +13,14 @@ is passed straight through, Bengio et al. 2013). What comes out are float weight
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, max_pool2d, smooth_l1_loss
+from torch.nn.functional import conv2d, max_pool2d, prelu, smooth_l1_loss
 from tqdm import tqdm
 
 from unface.calibration.calibrate import calibrate
@@ -25,19 +28,38 @@ from unface.calibration.ranges import channel_limits
 from unface.calibration.rewrite import (
     INT8_FORMS,
     MERGED_HEADS_OF,
+    Layer,
     Trained,
     equalize,
     read_trained,
 )
 from unface.calibration.samples import read_samples
 from unface.calibration.scales import LARGEST, Scales
-from unface.calibration.weights import hash_of, with_tensors, write_tuned
+from unface.calibration.native_writer import LEVELS
+from unface.calibration.weights import hash_of, tensors_of, with_tensors, write_tuned
 from unface.engines.tflite import BOX_GAIN, MERGED_HEADS
 from unface.mtcnn.network import UInt8Array
 
 BATCH = {"pnet": 6, "rnet": 192, "onet": 48}
 RATE = 2e-3  # of a tensor's mean magnitude, at the beginning; falls as a cosine
 FLOOR = -3.0  # logits below are background for sure: how far below need not be learnt
+
+
+class _Stored(torch.autograd.Function):
+    """Values as uint8 with a zero point holds them; the gradient passes where nothing was clipped."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        scale = (high - low) / LEVELS
+        zero = round(-low / scale)
+        steps = torch.round(x / scale) + zero
+        ctx.save_for_backward((steps >= 0) & (steps <= LEVELS))
+        return (steps.clamp(0, LEVELS) - zero) * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (inside,) = ctx.saved_tensors
+        return gradients[0] * inside, None, None
 
 
 class _Rounded(torch.autograd.Function):
@@ -103,9 +125,12 @@ class QuantizedNetwork(nn.Module):
         for index, conv in enumerate(self._trained.convs):
             tensors[f"{conv.name}.weight"] = _array(self.weights[index])
             tensors[f"{conv.name}.bias"] = _array(self.biases[index])
-        for layer, slopes in zip(self._trained.layers, self.slopes, strict=True):
+        for layer, slopes in self._layers_and_slopes():
             tensors[f"{layer.conv.name}.slopes"] = np.minimum(_array(slopes), 1)
         return with_tensors(self._trained, tensors)
+
+    def _layers_and_slopes(self) -> Iterator[tuple[Layer, Tensor]]:
+        return zip(self._trained.layers, self.slopes, strict=True)
 
     def _conv(self, index: int, x: Tensor) -> Tensor:
         weight = self.weights[index]
@@ -113,7 +138,39 @@ class QuantizedNetwork(nn.Module):
         return conv2d(x, rounded(weight, scale), self.biases[index])
 
 
-def tune(trained: Trained, samples: UInt8Array, steps: int, seed: int = 0) -> Trained:
+class StoredNetwork(QuantizedNetwork):
+    """The same with the rounding of the compiled core: of what is stored, and of weights.
+
+    `spans` are those of `Calibration.spans`. P-Net only: the heads of the others stay in float.
+    """
+
+    def __init__(self, trained: Trained, spans: Mapping[str, tuple[float, float]]) -> None:
+        super().__init__(trained, {})
+        self._spans = spans
+        self.slopes = nn.ParameterList(
+            torch.from_numpy(layer.slopes.copy()) for layer in trained.layers
+        )
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Return the heads for pixels 0-255, float32 `[n, 3, H, W]`."""
+        x = pixels
+        for index, layer in enumerate(self._trained.layers):
+            x = prelu(self._conv(index, x), self.slopes[index])
+            x = _Stored.apply(x, *self._spans[layer.conv.name])  # type: ignore[no-untyped-call]
+            if layer.pool:
+                x = max_pool2d(x, layer.pool.size, layer.pool.stride, ceil_mode=layer.pool.ceil)
+        first = len(self._trained.layers)
+        return [self._conv(first + index, x) for index in range(len(self._trained.heads))]
+
+    def trained(self) -> Trained:
+        """Return the network with its present weights; slopes may be above 1."""
+        slopes = {f"{layer.conv.name}.slopes": _array(s) for layer, s in self._layers_and_slopes()}
+        return with_tensors(self._trained, {**tensors_of(super().trained()), **slopes})
+
+
+def tune(
+    trained: Trained, samples: UInt8Array, steps: int, seed: int = 0, *, native: bool = False
+) -> Trained:
     """Return the network tuned on samples, uint8 `[n, H, W, 3]`; deterministic on one machine."""
     from unface.mtcnn.networks import load_network
 
@@ -121,7 +178,12 @@ def tune(trained: Trained, samples: UInt8Array, steps: int, seed: int = 0) -> Tr
     rng = np.random.default_rng(seed)
     teacher = load_network(trained.network)
     even = equalize(trained, channel_limits(trained, samples))
-    student = QuantizedNetwork(even, calibrate(even, samples).engine_scales())
+    measured = calibrate(even, samples)
+    student = (
+        StoredNetwork(even, measured.spans())
+        if native
+        else QuantizedNetwork(even, measured.engine_scales())
+    )
     rates = [RATE * float(p.detach().abs().mean()) for p in student.parameters()]
     groups = [{"params": [p], "lr": r} for p, r in zip(student.parameters(), rates, strict=True)]
     optimizer = torch.optim.Adam(groups)
@@ -174,12 +236,14 @@ def main() -> None:
     parser.add_argument("network", choices=list(BATCH))
     parser.add_argument("--samples", type=Path, required=True, help="of unface calibrate")
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--native", action="store_true", help="for the compiled core; P-Net only")
     parser.add_argument("--out", type=Path, default=Path("calibration/tuned"))
     arguments = parser.parse_args()
     samples = getattr(read_samples(arguments.samples), arguments.network)
     trained = read_trained(arguments.network)
-    tuned = tune(trained, samples, arguments.steps)
-    write_tuned(tuned, hash_of(trained), arguments.out / f"{arguments.network}.safetensors")
+    tuned = tune(trained, samples, arguments.steps, native=arguments.native)
+    name = f"{arguments.network}{'.native' if arguments.native else ''}.safetensors"
+    write_tuned(tuned, hash_of(trained), arguments.out / name)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,19 @@ def int8_weights(network: str, folder: Path | None = None) -> Trained:
     return read_tuned(trained, path) if path.exists() else trained
 
 
+def native_weights(network: str) -> tuple[Trained, str]:
+    """Return the weights to quantize for the compiled core, and the name of their calibration.
+
+    Its own where some were tuned ("pnet.native"), else those of all engines. Raises as
+    `int8_weights` does.
+    """
+    name = f"{network}.native"
+    path = Path(str(files("unface.calibration") / "tuned")) / f"{name}.safetensors"
+    if path.exists():
+        return read_tuned(read_trained(network), path), name
+    return int8_weights(network), network
+
+
 def tensors_of(trained: Trained) -> dict[str, FloatArray]:
     """Return all weights by name: "conv1.weight", "conv1.bias", "conv1.slopes"."""
     tensors = {}

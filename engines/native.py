@@ -1,8 +1,8 @@
 """Engines for the compiled core: `.npz` files of weights, read into `unface.kernels`.
 
 One file a network, arrays by layer: `conv1.weight` (float32, or int8 with `conv1.weight_scale`),
-`conv1.bias`, `conv1.slopes`, and for INT8 `conv1.scale`, real units a step of its output. Heads have
-weight and bias; those of R- and O-Net are float also in INT8 engines, so that scores keep their
+`conv1.bias`, `conv1.slopes`, and for INT8 `conv1.scale` and `conv1.zero_point` of its output, which
+is uint8: real = scale * (value - zero point). Heads have weight and bias; those of R- and O-Net are float also in INT8 engines, so that scores keep their
 order.
 """
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from unface.errors import EngineError
 from unface.kernels.networks import CropKernel, ScanKernel
-from unface.kernels.packing import ZERO_POINT, Convolution, PackedHead, PackedLayer, Pool
+from unface.kernels.packing import Convolution, PackedHead, PackedLayer, Pool
 from unface.mtcnn.canvas import cells
 from unface.mtcnn.network import FloatArray, UInt8Array
 from unface.mtcnn.pyramid import P_NET_SIZE
@@ -66,7 +66,7 @@ class NativePNet:
 
     def __init__(self, model: bytes, name: str) -> None:
         arrays = read_arrays(model, name, "pnet")
-        layers, scale = _hidden(arrays, "pnet")
+        layers, scale, zero_point = _hidden(arrays, "pnet")
         weight, bias = _joined_heads(arrays, "pnet")
         is_float = weight.dtype == np.float32
         heads = Convolution(
@@ -75,7 +75,6 @@ class NativePNet:
             np.ones(len(bias), np.float32),
             None if is_float else _joined(arrays, "pnet", "weight_scale"),
         )
-        zero_point = 0 if is_float else ZERO_POINT
         layers.append(PackedLayer(heads, input_scale=scale, zero_point=zero_point))
         self._kernel = ScanKernel(layers, is_float=is_float)
 
@@ -113,10 +112,10 @@ class NativeNetwork:
 
     def __init__(self, model: bytes, name: str, network: str, team: Team) -> None:
         arrays = read_arrays(model, name, network)
-        layers, scale = _hidden(arrays, network)
+        layers, scale, zero_point = _hidden(arrays, network)
         weight, bias = _joined_heads(arrays, network)
         is_float = layers[0].is_float
-        head = PackedHead(weight[:, :, 0, 0], bias, scale, 0 if is_float else ZERO_POINT)
+        head = PackedHead(weight[:, :, 0, 0], bias, scale, zero_point)
         self._kernel = CropKernel(INPUT_SIZES[network], layers, head, is_float=is_float)
         self._heads, self._team = HEADS[network], team
 
@@ -135,9 +134,7 @@ class NativeNetwork:
             lambda part: self._kernel.cut_and_classify(images, cuts[part]), len(cuts)
         )
 
-    def _shared(
-        self, classify: Callable[[slice], FloatArray], count: int
-    ) -> dict[str, FloatArray]:
+    def _shared(self, classify: Callable[[slice], FloatArray], count: int) -> dict[str, FloatArray]:
         """Return the outputs for `count` crops, shared among the threads."""
         groups = shares(-(-count // GROUP), 4 * self._team.threads)
         parts = [slice(begin * GROUP, min(end * GROUP, count)) for begin, end in groups]
@@ -179,26 +176,32 @@ def _check(arrays: Arrays, network: str) -> None:
             wanted["weight_scale"] = (shape[:1], np.float32)
         if integers and layer not in HEADS[network]:
             wanted["scale"] = ((), np.float32)
+            wanted["zero_point"] = ((), np.int32)
         for field, (size, dtype) in wanted.items():
             array = arrays[f"{layer}.{field}"]
             if array.shape != size or array.dtype != dtype:
                 raise ValueError(f"{layer}.{field} is {array.dtype} {array.shape}")
             if not np.isfinite(array).all() or ("scale" in field and not (array > 0).all()):
                 raise ValueError(f"{layer}.{field} holds values that cannot be")
+            if field == "zero_point" and not 0 <= int(array) <= 255:
+                raise ValueError(f"{layer}.{field} is {array}")
 
 
-def _hidden(arrays: Arrays, network: str) -> tuple[list[PackedLayer], float]:
-    """Return the hidden layers, and the scale of the last one's output (1 in float)."""
-    layers, scale, zero_point = [], 1.0, 0
+def _hidden(arrays: Arrays, network: str) -> tuple[list[PackedLayer], float, int]:
+    """Return the hidden layers, and scale and zero point of the last one's output (float: 1, 0)."""
+    layers, before = [], (1.0, 0)
     for name, _, pool in LAYERS[network]:
         weight, bias, slopes = (arrays[f"{name}.{f}"] for f in ("weight", "bias", "slopes"))
         quantized = weight.dtype == np.int8
-        output_scale = float(arrays[f"{name}.scale"]) if quantized else 1.0
+        after = (1.0, 0)
+        if quantized:
+            after = float(arrays[f"{name}.scale"]), int(arrays[f"{name}.zero_point"])
         weight_scale = arrays[f"{name}.weight_scale"] if quantized else None
-        conv = Convolution(weight, bias, slopes, weight_scale, output_scale)
-        layers.append(PackedLayer(conv, pool, scale, zero_point))
-        scale, zero_point = output_scale, ZERO_POINT if quantized else 0
-    return layers, scale
+        layers.append(
+            PackedLayer(Convolution(weight, bias, slopes, weight_scale, *after), pool, *before)
+        )
+        before = after
+    return layers, *before
 
 
 def _joined_heads(arrays: Arrays, network: str) -> tuple[FloatArray, FloatArray]:

@@ -77,9 +77,7 @@ class Shelf:
     def of(self, precision: str, runtime: str) -> dict[str, Engine]:
         """Return the engines of a precision for a runtime, by network."""
         return {
-            e.network: e
-            for e in self.engines
-            if (e.precision, e.runtime) == (precision, runtime)
+            e.network: e for e in self.engines if (e.precision, e.runtime) == (precision, runtime)
         }
 
     def fastest(self, precision: str) -> str:

@@ -54,9 +54,7 @@ def crop(images: Sequence[UInt8Array], cuts: npt.NDArray[np.void], crops: UInt8A
         raise ValueError(f"{len(cuts)} rectangles do not fit crops of shape {crops.shape}")
     cuts = checked_cuts(images, cuts, size)
     sources = pictures(images)
-    check(
-        library().unface_crops(sources, cuts.ctypes.data, len(cuts), size, crops.ctypes.data)
-    )
+    check(library().unface_crops(sources, cuts.ctypes.data, len(cuts), size, crops.ctypes.data))
 
 
 def pictures(images: Sequence[UInt8Array]) -> ctypes.Array[Picture]:
@@ -64,17 +62,20 @@ def pictures(images: Sequence[UInt8Array]) -> ctypes.Array[Picture]:
     return (Picture * len(images))(*map(picture, images))
 
 
+def can_cut(cuts: npt.NDArray[np.void], size: int) -> bool:
+    """Return whether the core can make crops of `size` pixels of these rectangles."""
+    width, height = cuts["width"], cuts["height"]
+    place = np.maximum(abs(cuts["x"]), abs(cuts["y"]))
+    side = np.maximum(width, height)
+    return bool(((width > 0) & (height > 0) & (side <= MAX_STEP * size) & (place < FAR)).all())
+
+
 def checked_cuts(
     images: Sequence[UInt8Array], cuts: npt.NDArray[np.void], size: int
 ) -> npt.NDArray[np.void]:
     """Return `cuts` as the core wants them; raises `ValueError` where it could not cut."""
-    sides = cuts["width"], cuts["height"]
-    if cuts.dtype != CUT or any(
-        not (side > 0).all() or not (side <= MAX_STEP * size).all() for side in sides
-    ):
-        raise ValueError("a rectangle is too large for its crop, or has no size")
-    if not (abs(cuts["x"]) < FAR).all() or not (abs(cuts["y"]) < FAR).all():
-        raise ValueError("a rectangle is nowhere near a picture")
+    if cuts.dtype != CUT or not can_cut(cuts, size):
+        raise ValueError("a rectangle is too large for its crop, has no size, or is far away")
     if not ((cuts["picture"] >= 0) & (cuts["picture"] < len(images))).all():
         raise ValueError("a rectangle is of no picture")
     return np.ascontiguousarray(cuts)

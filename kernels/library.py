@@ -30,8 +30,12 @@ class Layer(ctypes.Structure):
     """`layer` of `src/kernels.h`."""
 
     _fields_ = (
-        *((name, _INT) for name in ("vectors", "out", "kernel", "pool", "pool_stride", "pool_ceil")),
+        *(
+            (name, _INT)
+            for name in ("vectors", "out", "kernel", "pool", "pool_stride", "pool_ceil")
+        ),
         *((name, _POINTER) for name in ("weights", "start", "factor", "bias", "slope")),
+        ("zero", ctypes.c_float),
     )
 
 
@@ -83,7 +87,9 @@ def library() -> ctypes.CDLL:
     """Return the compiled core; raises `EngineError` where it was not built."""
     found = importlib.util.find_spec("unface.kernels._kernels")
     if found is None or found.origin is None:
-        raise EngineError("the compiled core of unface is missing: install a wheel, or gcc and unface")
+        raise EngineError(
+            "the compiled core of unface is missing: install a wheel, or gcc and unface"
+        )
     core = ctypes.CDLL(str(Path(found.origin)))
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(core, name)

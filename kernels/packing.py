@@ -11,7 +11,6 @@ from unface.kernels.library import Head, Layer
 
 FloatArray = npt.NDArray[np.float32]
 
-ZERO_POINT = 128  # of all INT8 activations but the pixels': int8 values are stored plus 128
 WORD = 4  # int8 values; also the step in which the core computes output channels
 
 
@@ -20,7 +19,8 @@ class Convolution:
     """A convolution and its PReLU, in float or in INT8.
 
     `weight` float32 or int8 `[out, in, k, k]`, `bias` `[out]`, PReLU `slopes` `[out]` (ones: none).
-    INT8: `weight_scale` `[out]` and `scale` of the output, in real units a step (1: stays real).
+    INT8: `weight_scale` `[out]`, and `scale` and `zero_point` of the output, which is uint8: real =
+    scale * (value - zero point). Scale 1 and zero point 0 leave it real.
     """
 
     weight: npt.NDArray[np.int8] | FloatArray
@@ -28,6 +28,7 @@ class Convolution:
     slopes: FloatArray
     weight_scale: FloatArray | None = None
     scale: float = 1.0
+    zero_point: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class PackedLayer:
             self._factor.ctypes.data,
             self._bias.ctypes.data,
             self._slope.ctypes.data,
+            conv.zero_point - 128.0,
         )
 
 

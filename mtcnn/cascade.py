@@ -9,11 +9,12 @@ from contextlib import contextmanager
 import numpy as np
 
 from unface.errors import InvalidImage
+from unface.kernels.arrays import can_cut
 from unface.mtcnn import boxes as bx
 from unface.mtcnn.boxes import BoxArray, FloatArray
-from unface.mtcnn.crops import can_cut, crop_squares, plan_cuts
+from unface.mtcnn.crops import crop_squares, plan_cuts
 from unface.mtcnn.faces import Faces
-from unface.mtcnn.network import Cutter, Network, Networks, UInt8Array, checked, run
+from unface.mtcnn.network import Network, Networks, UInt8Array, checked, is_cutter, run
 from unface.mtcnn.options import DetectOptions
 from unface.mtcnn.proposals import logit_from_probability, propose
 from unface.mtcnn.pyramid import Mipmap, pyramid_levels
@@ -125,7 +126,7 @@ def _judge(
 def _answer(
     mipmap: Mipmap, squares: BoxArray, network: Network, size: int
 ) -> dict[str, FloatArray]:
-    if isinstance(network, Cutter):
+    if is_cutter(network):
         images, cuts = plan_cuts(mipmap, squares, size)
         if can_cut(cuts, size):
             return checked(network.cut_and_run(images, cuts))

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from unface.kernels.arrays import MAX_STEP, crop
+from unface.kernels.arrays import can_cut, crop
 from unface.kernels.library import CUT, instruction_set
 from unface.mtcnn.boxes import BoxArray
 from unface.mtcnn.network import UInt8Array
@@ -29,7 +29,7 @@ def crop_squares(mipmap: Mipmap, squares: BoxArray, size: int) -> UInt8Array:
     """
     images, cuts = plan_cuts(mipmap, squares, size)
     crops = np.empty((len(squares), size, size, 3), np.uint8)
-    if can_cut(cuts, size):
+    if instruction_set() != "none" and can_cut(cuts, size):
 
         def fill(part: tuple[int, int]) -> None:
             crop(images, cuts[slice(*part)], crops[slice(*part)])
@@ -58,12 +58,6 @@ def plan_cuts(
     cuts["width"], cuts["height"] = (squares[:, 2:] * scales[halvings]).T
     cuts["picture"] = halvings
     return images, cuts
-
-
-def can_cut(cuts: npt.NDArray[np.void], size: int) -> bool:
-    """Return whether the compiled core runs here and can make crops of `size` pixels of these."""
-    sides = np.maximum(cuts["width"], cuts["height"])
-    return instruction_set() != "none" and bool((sides <= MAX_STEP * size).all())
 
 
 def _sample_windows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from unface.mtcnn.canvas import (
     owners,
     plan_pages,
 )
-from unface.mtcnn.network import Network, Scanner, run
+from unface.mtcnn.network import Network, Scanner, is_scanner, run
 from unface.mtcnn.pyramid import P_NET_SIZE, Level, Mipmap
 from unface.mtcnn.team import shares
 
@@ -57,14 +58,25 @@ def propose(mipmap: Mipmap, levels: tuple[Level, ...], pnet: Network, threshold:
     found = scan(mipmap, levels, pnet, threshold)
     found = found[suppress_within_levels(found, levels)]
     boxes = cell_boxes(found, levels, mipmap.width, mipmap.height)
-    kept = bx.nms(boxes, found.logit, 0.7, "union")
-    return bx.to_squares(bx.regress(boxes[kept], found.offsets[kept]))
+    if levels_overlap(levels, 0.7):
+        kept = bx.nms(boxes, found.logit, 0.7, "union")
+        boxes, found = boxes[kept], found[kept]
+    return bx.to_squares(bx.regress(boxes, found.offsets))
+
+
+def levels_overlap(levels: tuple[Level, ...], threshold: float) -> bool:
+    """Return whether cells of two levels can overlap by more than `threshold`.
+
+    Not more than the smaller area of the larger, which is 0.503 for a scale factor of 0.709.
+    """
+    areas = [level.width * level.height for level in levels]
+    return any(small > threshold * large for large, small in itertools.pairwise(areas))
 
 
 def scan(mipmap: Mipmap, levels: tuple[Level, ...], pnet: Network, threshold: float) -> Cells:
     """Return the cells of all levels whose face probability is at least `threshold`."""
     least = logit_from_probability(threshold)
-    if isinstance(pnet, Scanner):
+    if is_scanner(pnet):
         return _scan_levels(mipmap, levels, pnet, least)
     pixels = cache(lambda index: mipmap.level(levels[index]))
     page = np.zeros((1, PAGE_SIDE, PAGE_SIDE, 3), np.uint8)
@@ -75,9 +87,7 @@ def scan(mipmap: Mipmap, levels: tuple[Level, ...], pnet: Network, threshold: fl
     return _in_order(found)
 
 
-def _scan_levels(
-    mipmap: Mipmap, levels: tuple[Level, ...], pnet: Scanner, least: float
-) -> Cells:
+def _scan_levels(mipmap: Mipmap, levels: tuple[Level, ...], pnet: Scanner, least: float) -> Cells:
     """Scan strips of the levels, as many at once as the mipmap has threads."""
     sources = [mipmap.source(level) for level in levels]  # made before threads ask for them
     strips = list(cut_strips(levels, mipmap.team.threads))

@@ -48,8 +48,9 @@ FN void keep_pixels(void *at, ptrdiff_t vector_step, const uint32_t *words)
         store((char *)at + channel * vector_step, word_bytes(pixels, channel));
 }
 
-FN void keep(void *at, ptrdiff_t vector_step, const floats *y)
+FN void keep(void *at, ptrdiff_t vector_step, const floats *y, float zero)
 {
+    (void)zero;
     for (int n = 0; n < 4; n++)
         store((char *)at + n * vector_step, y[n]);
 }

@@ -22,13 +22,13 @@ FN void keep_pixels(void *at, ptrdiff_t vector_step, const uint32_t *words)
     store(at, load(words));
 }
 
-/* Four channels, rounded, saturated to int8, plus 128, as the bytes of one vector. */
-FN void keep(void *at, ptrdiff_t vector_step, const floats *y)
+/* Four channels, moved to their zero point, rounded, saturated to int8, plus 128, as the bytes of one vector. */
+FN void keep(void *at, ptrdiff_t vector_step, const floats *y, float zero)
 {
     (void)vector_step;
     __m256i q[4];
     for (int n = 0; n < 4; n++)
-        q[n] = _mm256_cvtps_epi32(y[n]);
+        q[n] = _mm256_cvtps_epi32(_mm256_add_ps(y[n], set_floats(zero)));
     __m256i bytes =
         _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[2]), _mm256_packs_epi32(q[1], q[3]));
     __m256i order = _mm256_broadcastsi128_si256(

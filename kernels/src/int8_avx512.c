@@ -51,13 +51,13 @@ FN void keep_pixels(void *at, ptrdiff_t vector_step, const uint32_t *words)
     store(at, load(words));
 }
 
-/* Four channels, rounded, saturated to int8, plus 128, as the bytes of one vector. */
-FN void keep(void *at, ptrdiff_t vector_step, const floats *y)
+/* Four channels, moved to their zero point, rounded, saturated to int8, plus 128, as the bytes of one vector. */
+FN void keep(void *at, ptrdiff_t vector_step, const floats *y, float zero)
 {
     (void)vector_step;
     __m512i q[4];
     for (int n = 0; n < 4; n++)
-        q[n] = _mm512_cvtps_epi32(y[n]);
+        q[n] = _mm512_cvtps_epi32(_mm512_add_ps(y[n], set_floats(zero)));
     __m512i bytes =
         _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[2]), _mm512_packs_epi32(q[1], q[3]));
     __m512i order = _mm512_set4_epi32(0x0f070b03, 0x0e060a02, 0x0d050901, 0x0c040800);

@@ -25,7 +25,7 @@ typedef struct {
  * or one channel as float. `vectors` is how many words the input channels fill.
  * weights[(ky * kernel + kx) * vectors + v][out] are words of the same kind, int8 or float.
  * y = (start + sum of products) * factor + bias, in units of the output's scale; then PReLU with
- * slope; INT8 rounds that to int8, which is stored plus 128. `out` is a multiple of 4.
+ * slope; INT8 adds `zero`, rounds to int8 and stores that plus 128. `out` is a multiple of 4.
  */
 typedef struct {
     int32_t vectors, out, kernel;
@@ -34,6 +34,7 @@ typedef struct {
     const int32_t *weights;
     const int32_t *start;
     const float *factor, *bias, *slope;
+    float zero; /* zero point of the output, less 128 */
 } layer;
 
 /* The last layer of R- and O-Net, always in float: y[n] = bias[n] + sum of weights[channel][n] * q. */

@@ -62,7 +62,7 @@ INLINE void convolve_tile(const layer *l, const uint8_t *at, const int32_t *offs
                 y[i] = prelu(multiply_add(to_floats(sums[p][n + i]), l->factor[c], l->bias[c]),
                              l->slope[c]);
             }
-            keep(to + p * to_column + VECTORS(channel + n) * to_vector, to_vector, y);
+            keep(to + p * to_column + VECTORS(channel + n) * to_vector, to_vector, y, l->zero);
         }
 }
 
@@ -206,7 +206,7 @@ static void pool_row(const layer *l, rows *r, int row, int width)
             pool_channels(l, pixels, 4 * r->stride, x * 4, y, channel);
         for (int channel = 0; channel < l->out; channel += 4)
             keep(plane(r->conv1, r->stride, row % 3, VECTORS(l->out), VECTORS(channel)) + x * 4,
-                 4 * r->stride, y + channel);
+                 4 * r->stride, y + channel, l->zero);
     }
 }
 

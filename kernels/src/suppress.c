@@ -1,36 +1,55 @@
 /* Greedy non-maximum suppression without pairs in memory.
  *
- * Boxes are sorted by octave of their width and, within it, by left edge. A kept box then meets only
- * boxes of an octave that begin within that octave's greatest width left of it. */
+ * Boxes are sorted by octave of their longer side, then by bands of y as high as the octave's
+ * longest side, then by left edge: a kept box meets only the few bands and the run of left edges in
+ * which a box can lie that overlaps it. */
 #include "kernels.h"
 
 #include <math.h>
 #include <stdlib.h>
 
+#define OCTAVES 32
+
 typedef struct {
     double x1, y1, x2, y2, area;
+    int64_t band;
     int32_t octave, rank;
 } box;
 
-static int by_octave_and_left(const void *a, const void *b)
+static int by_place(const void *a, const void *b)
 {
     const box *p = a, *q = b;
     if (p->octave != q->octave)
         return p->octave < q->octave ? -1 : 1;
+    if (p->band != q->band)
+        return p->band < q->band ? -1 : 1;
     return p->x1 < q->x1 ? -1 : p->x1 > q->x1;
 }
 
-static int octave_of(double width)
+static int octave_of(double side)
 {
-    return width > 1 ? (int)floor(log2(width)) : 0;
+    int octave = side > 1 ? ilogb(side) : 0;
+    return octave < OCTAVES ? octave : OCTAVES - 1;
 }
 
-/* The first of boxes [begin, end) whose left edge is at least `left`. */
-static int64_t lower_bound(const box *boxes, int64_t begin, int64_t end, double left)
+/* All boxes of an octave are at most so long; the last one holds all that are longer. */
+static double longest(int octave)
+{
+    return octave < OCTAVES - 1 ? ldexp(1, octave + 1) : INFINITY;
+}
+
+static int64_t band_of(double y, int octave)
+{
+    return octave < OCTAVES - 1 ? (int64_t)floor(ldexp(y, -octave - 1)) : 0;
+}
+
+/* The first of boxes [begin, end), of one octave, not before a band and a left edge. */
+static int64_t lower_bound(const box *boxes, int64_t begin, int64_t end, int64_t band, double left)
 {
     while (begin < end) {
         int64_t middle = begin + (end - begin) / 2;
-        if (boxes[middle].x1 < left)
+        const box *b = boxes + middle;
+        if (b->band < band || (b->band == band && b->x1 < left))
             begin = middle + 1;
         else
             end = middle;
@@ -52,35 +71,47 @@ static double overlap(const box *a, const box *b, int over_smaller)
 static void remove_rivals(const box *boxes, int64_t begin, int64_t end, const box *keeper,
                           double threshold, int over_smaller, uint8_t *gone)
 {
-    double widest = ldexp(1, boxes[begin].octave + 1);
-    for (int64_t at = lower_bound(boxes, begin, end, keeper->x1 - widest);
-         at < end && boxes[at].x1 < keeper->x2; at++) {
-        const box *rival = boxes + at;
-        if (rival->y1 < keeper->y2 && rival->y2 > keeper->y1 && rival->rank > keeper->rank &&
-            overlap(keeper, rival, over_smaller) > threshold)
-            gone[rival->rank] = 1;
+    int octave = boxes[begin].octave;
+    double side = longest(octave), left = keeper->x1 - side;
+    int64_t last = octave < OCTAVES - 1 ? band_of(keeper->y2, octave) : 0;
+    for (int64_t band = octave < OCTAVES - 1 ? band_of(keeper->y1 - side, octave) : 0;
+         band <= last; band++) {
+        int64_t at = lower_bound(boxes, begin, end, band, left);
+        if (at == end)
+            return;
+        if (boxes[at].band > band) { /* nothing there: on to the next band that has boxes */
+            band = boxes[at].band - 1;
+            continue;
+        }
+        for (; at < end && boxes[at].band == band && boxes[at].x1 < keeper->x2; at++) {
+            const box *rival = boxes + at;
+            if (rival->rank > keeper->rank && rival->y1 < keeper->y2 &&
+                overlap(keeper, rival, over_smaller) > threshold)
+                gone[rival->rank] = 1;
+        }
     }
 }
 
 /* Boxes `x1 y1 x2 y2` [count][4], best first: writes which greedy suppression keeps, in order, and
  * returns how many. */
 EXPORT int64_t unface_suppress(const double *edges, int64_t count, double threshold,
-                        int32_t over_smaller, int64_t *kept)
+                               int32_t over_smaller, int64_t *kept)
 {
     box *boxes = malloc((count + 1) * sizeof *boxes);
     int64_t *place = malloc((count + 1) * sizeof *place); /* by rank, in `boxes` */
     uint8_t *gone = calloc(count + 1, 1);
-    int64_t result = 0, ends[64], octaves = 0;
+    int64_t result = 0, ends[OCTAVES];
+    int octaves = 0;
     if (!boxes || !place || !gone)
         result = NO_MEMORY;
     for (int64_t n = 0; n < count && !result; n++) {
         const double *e = edges + 4 * n;
-        double area = (e[2] - e[0]) * (e[3] - e[1]);
-        int octave = octave_of(e[2] - e[0]);
-        boxes[n] = (box){e[0], e[1], e[2], e[3], area, octave > 31 ? 31 : octave, (int32_t)n};
+        int octave = octave_of(fmax(e[2] - e[0], e[3] - e[1]));
+        boxes[n] = (box){e[0],   e[1], e[2], e[3], (e[2] - e[0]) * (e[3] - e[1]), band_of(e[1], octave),
+                         octave, (int32_t)n};
     }
     if (!result) {
-        qsort(boxes, count, sizeof *boxes, by_octave_and_left);
+        qsort(boxes, count, sizeof *boxes, by_place);
         for (int64_t at = 0; at < count; at++) {
             place[boxes[at].rank] = at;
             if (at + 1 == count || boxes[at + 1].octave != boxes[at].octave)

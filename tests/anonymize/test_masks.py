@@ -126,6 +126,34 @@ def test_input_is_never_changed_and_may_be_a_read_only_view(method: str, shape: 
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("method", METHODS)
+def test_in_place_covers_the_very_array(method: str, shape: str) -> None:
+    image, boxes = noise(), boxes_of((10, 10, 30, 40), (-5, 20, 25, 60))
+    options = MaskOptions(method=method, shape=shape)
+    wanted = apply_masks(image, boxes, options)
+    assert apply_masks(image, boxes, options, in_place=True) is image
+    assert np.array_equal(image, wanted)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_in_place_copies_what_cannot_be_written_to(method: str) -> None:
+    read_only, view = noise(), noise(100, 120)[::2, ::-2]
+    read_only.flags.writeable = False
+    for image in (read_only, view):
+        before, options = image.copy(), MaskOptions(method=method)
+        masked = apply_masks(image, boxes_of((10, 10, 30, 40)), options, in_place=True)
+        assert np.array_equal(image, before)
+        assert np.array_equal(masked, apply_masks(before, boxes_of((10, 10, 30, 40)), options))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_box_of_any_finite_size_covers_what_it_touches(shape: str) -> None:
+    boxes = boxes_of((-3e38, -3e38, 3e38, 3e38)).astype(float) * 1e269
+    masked = apply_masks(noise(), boxes, MaskOptions(method="solid", shape=shape, margin=2))
+    assert not masked.any()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("method", COVERING)
 @given(boxes=st.lists(a_box(), min_size=1, max_size=4))
 def test_pixels_outside_of_the_regions_stay_as_they_were(
