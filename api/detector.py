@@ -27,7 +27,7 @@ class Detector:
     `profile` is "accurate" (the thresholds of Zhang et al. 2016, FP32), "fast" (the same, INT8)
     or "privacy" (lower thresholds: fewer missed faces, more false ones); `min_face`,
     `scale_factor`, `thresholds` and `precision` replace what the profile says. `threads` is how
-    many CPU threads one detection uses (None: all cores this process may use). `engines` is a
+    many CPU threads the detector uses (None: all cores this process may use). `engines` is a
     folder of your own engines instead of those that ship.
 
     May be shared between threads: calls take turns. Raises `InvalidOption` for an option outside
@@ -58,7 +58,7 @@ class Detector:
 
     @property
     def backend(self) -> str:
-        """What computes the networks: "tflite"."""
+        """What computes the networks: "native" (the compiled core) or "tflite"."""
         return self._cascades.backend
 
     @property
@@ -77,12 +77,16 @@ class Detector:
     ) -> Faces | list[Faces]:
         """Find the faces of an image, RGB uint8 `[H, W, 3]`; a list of images gives a list.
 
+        The threads share one image; of a list each takes an image at a time, which has more images
+        done in the same time.
+
         `options` replaces the detector's own for this call. Raises `InvalidImage` for an array of
         another kind: pixels are never guessed.
         """
-        if isinstance(image, (list, tuple)):
-            return [self._detect_one(one, options) for one in image]
-        return self._detect_one(cast(UInt8Array, image), options)
+        with self._turn:
+            if isinstance(image, (list, tuple)):
+                return self._cascades.detect_all(image, options or self.options)
+            return self._cascades.detect(cast(UInt8Array, image), options or self.options)
 
     def close(self) -> None:
         """Free the engines."""
@@ -99,7 +103,3 @@ class Detector:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _detect_one(self, image: UInt8Array, options: DetectOptions | None) -> Faces:
-        with self._turn:
-            return self._cascades.detect(image, options or self.options)

@@ -2,15 +2,18 @@
 
 One file a network, arrays by layer: `conv1.weight` (float32, or int8 with `conv1.weight_scale`),
 `conv1.bias`, `conv1.slopes`, and for INT8 `conv1.scale` and `conv1.zero_point` of its output, which
-is uint8: real = scale * (value - zero point). Heads have weight and bias; those of R- and O-Net are float also in INT8 engines, so that scores keep their
-order.
+is uint8: real = scale * (value - zero point). Heads have weight and bias; those of R- and O-Net are
+float also in INT8 engines, so that scores keep their order.
 """
 
 from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from tokenize import TokenError
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +27,7 @@ from unface.mtcnn.pyramid import P_NET_SIZE
 from unface.mtcnn.team import Team, shares
 
 Shape = tuple[int, int, int, int]
-Arrays = Mapping[str, npt.NDArray[np.generic]]
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 # Zhang et al. 2016, fig. 2: weights [out, in, height, width] and pooling of the hidden layers.
 LAYERS: dict[str, tuple[tuple[str, Shape, Pool], ...]] = {
@@ -54,6 +57,12 @@ HEADS = {  # outputs, in order
 }
 INPUT_SIZES = {"rnet": 24, "onet": 48}
 GROUP = 16  # crops the core takes at once: a vector of 16, or two of 8
+
+# What numpy and zipfile raise for an array, a pickle, a damaged or an encrypted archive.
+UNREADABLE = (
+    *(OSError, KeyError, ValueError, TypeError, AttributeError, EOFError, RuntimeError),
+    *(MemoryError, SyntaxError, TokenError, zlib.error, zipfile.BadZipFile),
+)
 
 
 class NativePNet:
@@ -153,7 +162,7 @@ def read_arrays(model: bytes, name: str, network: str) -> Arrays:
         with np.load(io.BytesIO(model), allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
         _check(arrays, network)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise EngineError(f"engine {name} cannot be loaded: {error}") from error
     return arrays
 

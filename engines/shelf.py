@@ -107,8 +107,8 @@ class Shelf:
             return
         why = f"failed the gate: {'; '.join(found[0].reasons)}" if found else "have no certificate"
         raise EngineError(
-            f"the {precision} engines ({runtime}) {why}; build them again, choose another precision, or allow "
-            "uncertified engines (--allow-uncertified), which may miss faces"
+            f"the {precision} engines ({runtime}) {why}; build them again, choose another "
+            "precision, or allow uncertified engines (--allow-uncertified), which may miss faces"
         )
 
     @property

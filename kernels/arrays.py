@@ -13,7 +13,9 @@ from unface.kernels.library import CUT, Picture, check, library
 
 UInt8Array = npt.NDArray[np.uint8]
 FAR = 1e9  # pixels: whole numbers of the core hold it
+MAX_SIDE = 1 << 30  # pixels: twice that, or three more, fits an int32
 MAX_STEP = 3.9  # source pixels a crop pixel may cover: four taps, two samples
+MAX_RATIO = 3  # source pixels a pixel of a shrunk image may cover: four taps
 
 
 def picture(image: UInt8Array) -> Picture:
@@ -22,25 +24,33 @@ def picture(image: UInt8Array) -> Picture:
         raise ValueError(f"image is {image.dtype} {image.shape}; uint8 [H, W, 3] is needed")
     if not image.flags.c_contiguous:
         raise ValueError("image is not contiguous")
+    if max(image.shape) > MAX_SIDE:
+        raise ValueError(f"image has {image.shape[1]} x {image.shape[0]} pixels: too long")
     return Picture(image.ctypes.data, image.shape[1], image.shape[0])
 
 
 def resize_rows(image: UInt8Array, resized: UInt8Array, begin: int, end: int) -> None:
     """Fill rows `[begin, end)` of `resized` `[h, w, 3]` with `image` shrunk to its size.
 
-    Averages areas, as cv2.INTER_AREA does, rounding aside, for shrinking to a quarter at most.
+    Averages areas, as cv2.INTER_AREA does, rounding aside, for shrinking by `MAX_RATIO` at most.
     """
-    height, width = resized.shape[:2]
-    source = picture(image)
-    if not 0 <= begin <= end <= height or not resized.flags.c_contiguous:
+    source, target = picture(image), picture(resized)
+    width, height = target.width, target.height
+    if not 0 <= begin <= end <= height or not resized.flags.writeable:
         raise ValueError(f"rows {begin} to {end} of {height} cannot be filled")
-    if not (width <= image.shape[1] <= 3 * width and height <= image.shape[0] <= 3 * height):
-        raise ValueError(f"{image.shape[1]} x {image.shape[0]} to {width} x {height} is too much")
+    check_shrinking(source, width, height)
     check(
         library().unface_resize(
             ctypes.addressof(source), resized.ctypes.data, width, height, begin, end - begin
         )
     )
+
+
+def check_shrinking(source: Picture, width: int, height: int) -> None:
+    """Raise `ValueError` unless the core can shrink a picture to a size."""
+    for before, after in ((source.width, width), (source.height, height)):
+        if not after <= before <= MAX_RATIO * after:
+            raise ValueError(f"{source.width} x {source.height} to {width} x {height} is too much")
 
 
 def crop(images: Sequence[UInt8Array], cuts: npt.NDArray[np.void], crops: UInt8Array) -> None:
@@ -49,9 +59,11 @@ def crop(images: Sequence[UInt8Array], cuts: npt.NDArray[np.void], crops: UInt8A
     Each pixel is the mean of 2 x 2 bilinear samples; black beyond the image. A side may have
     `MAX_STEP` times `size` pixels at most.
     """
-    size = crops.shape[1]
-    if crops.shape != (len(cuts), size, size, 3) or not crops.flags.c_contiguous:
-        raise ValueError(f"{len(cuts)} rectangles do not fit crops of shape {crops.shape}")
+    size = crops.shape[1] if crops.ndim == 4 else 0
+    if crops.shape != (len(cuts), size, size, 3) or crops.dtype != np.uint8:
+        raise ValueError(f"{len(cuts)} rectangles do not fit crops {crops.dtype} {crops.shape}")
+    if not crops.flags.c_contiguous or not crops.flags.writeable:
+        raise ValueError("crops are not contiguous, or not to be written")
     cuts = checked_cuts(images, cuts, size)
     sources = pictures(images)
     check(library().unface_crops(sources, cuts.ctypes.data, len(cuts), size, crops.ctypes.data))
@@ -74,7 +86,7 @@ def checked_cuts(
     images: Sequence[UInt8Array], cuts: npt.NDArray[np.void], size: int
 ) -> npt.NDArray[np.void]:
     """Return `cuts` as the core wants them; raises `ValueError` where it could not cut."""
-    if cuts.dtype != CUT or not can_cut(cuts, size):
+    if cuts.dtype != CUT or cuts.ndim != 1 or not can_cut(cuts, size):
         raise ValueError("a rectangle is too large for its crop, has no size, or is far away")
     if not ((cuts["picture"] >= 0) & (cuts["picture"] < len(images))).all():
         raise ValueError("a rectangle is of no picture")
@@ -86,6 +98,8 @@ def suppress(
 ) -> npt.NDArray[np.int64]:
     """Return which of boxes `[n, 4]`, best first, greedy suppression keeps, in order."""
     wanted = np.ascontiguousarray(boxes, np.float64)
+    if wanted.ndim != 2 or wanted.shape[1] != 4 or np.isnan(wanted).any():
+        raise ValueError(f"boxes have shape {wanted.shape}, or values that are no numbers")
     kept = np.empty(len(wanted), np.int64)
     count = check(
         library().unface_suppress(

@@ -14,6 +14,7 @@ from unface.errors import EngineError
 
 # The instruction sets by the numbers of `src/module.c`, slowest first.
 ISAS = ("none", "avx2", "avxvnni", "avx512")
+NO_ISA = -2  # as `src/kernels.h` has it
 LIMIT = "UNFACE_KERNELS"  # environment: the best of ISAS to use; "none" leaves everything to LiteRT
 
 _INT, _LONG = ctypes.c_int32, ctypes.c_int64
@@ -70,7 +71,7 @@ CUT = np.dtype(
 )
 
 _SIGNATURES = {
-    "unface_isa": (_INT, ()),
+    "unface_isa": (_INT, (_INT,)),
     "unface_scan": (
         _LONG,
         (*2 * (_INT,), *2 * (_POINTER,), *4 * (_INT,), ctypes.c_float, _POINTER),
@@ -100,15 +101,20 @@ def library() -> ctypes.CDLL:
 def instruction_set() -> str:
     """Return the fastest instruction set that there is a core for on this machine, or "none"."""
     limit = os.environ.get(LIMIT, ISAS[-1])
+    best = ISAS.index(limit) if limit in ISAS else len(ISAS) - 1
     try:
-        best = library().unface_isa()
+        return ISAS[library().unface_isa(best)]
     except (EngineError, OSError):
         return "none"
-    return ISAS[min(best, ISAS.index(limit) if limit in ISAS else best)]
 
 
 def check(result: int) -> int:
-    """Return what a function of the core returned; raises `MemoryError` where it says so."""
+    """Return what a function of the core returned.
+
+    Raises `MemoryError` and, on a processor there is no core for, `EngineError` where it says so.
+    """
+    if result == NO_ISA:
+        raise EngineError("the compiled core has nothing for this processor, or is switched off")
     if result < 0:
-        raise MemoryError("no memory for the networks' maps")
+        raise MemoryError("no memory for the compiled core")
     return result

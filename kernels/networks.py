@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unface.kernels import library as core
-from unface.kernels.arrays import UInt8Array, checked_cuts, picture, pictures
+from unface.kernels.arrays import UInt8Array, check_shrinking, checked_cuts, picture, pictures
 from unface.kernels.library import HIT, ISAS, check, instruction_set, library
 from unface.kernels.packing import FloatArray, PackedHead, PackedLayer
 
@@ -39,8 +39,7 @@ class ScanKernel:
         source = picture(image)
         if not 0 <= begin <= end <= (height - CELL) // STRIDE + 1 or columns < 1:
             raise ValueError(f"rows {begin} to {end} are not all in {width} x {height} pixels")
-        if not (width <= image.shape[1] <= 3 * width and height <= image.shape[0] <= 3 * height):
-            raise ValueError(f"{source.width} x {source.height} to {width} x {height} is too much")
+        check_shrinking(source, width, height)
         hits = np.empty((end - begin) * columns, HIT)
         found = library().unface_scan(
             self._isa,
@@ -54,7 +53,8 @@ class ScanKernel:
             lowest,
             hits.ctypes.data,
         )
-        return hits[: check(found)].copy()
+        kept: npt.NDArray[np.void] = hits[: check(found)].copy()  # the rest is memory untouched
+        return kept
 
 
 class CropKernel:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from unface.errors import EngineError
 from unface.kernels.library import Head, Layer
 
 FloatArray = npt.NDArray[np.float32]
 
 WORD = 4  # int8 values; also the step in which the core computes output channels
+MAX_VALUE = 255  # of an INT8 activation, its zero point taken away
+LARGEST = 1 << 30  # in steps of an INT8 activation: conversion to int32 does not saturate
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class PackedLayer:
         if conv.weight_scale is not None:
             start = -zero_point * conv.weight.sum(axis=(1, 2, 3), dtype=np.int64)
             factor = conv.weight_scale.astype(np.float64) * input_scale / conv.scale
+            _check_range(conv, factor)
         self._start = _padded(start, padded, np.int32)
         self._factor = _padded(factor, padded, np.float32)
         self._bias = _padded(conv.bias.astype(np.float64) / conv.scale, padded, np.float32)
@@ -102,6 +106,14 @@ class PackedHead:
         self.head = Head(channels, out, self._weights.ctypes.data, self._bias.ctypes.data)
 
 
+def _check_range(conv: Convolution, factor: npt.NDArray[np.float64]) -> None:
+    """Raise `EngineError` where an output could be beyond the integers that it is rounded to."""
+    products = MAX_VALUE * abs(conv.weight.astype(np.float64)).sum(axis=(1, 2, 3)) * factor
+    largest = products + abs(conv.bias.astype(np.float64) / conv.scale)
+    if not (largest * np.maximum(abs(conv.slopes.astype(np.float64)), 1) < LARGEST).all():
+        raise EngineError("a layer gives numbers beyond all measure: the engine is damaged")
+
+
 def _words(weight: npt.NDArray[np.int8] | FloatArray, out: int) -> npt.NDArray[np.int32]:
     """Return weights `[o, i, k, k]` as words `[k * k * vectors, out]`."""
     outputs, channels, kernel, _ = weight.shape
@@ -115,6 +127,6 @@ def _words(weight: npt.NDArray[np.int8] | FloatArray, out: int) -> npt.NDArray[n
 
 def _padded(values: npt.ArrayLike, length: int, dtype: type) -> npt.NDArray[np.generic]:
     given = np.asarray(values)
-    padded = np.zeros(length, dtype)
+    padded: npt.NDArray[np.generic] = np.zeros(length, dtype)
     padded[: len(given)] = given
     return padded

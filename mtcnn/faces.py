@@ -38,7 +38,7 @@ class Faces:
     landmarks: FloatArray
     width: int
     height: int
-    backend: str = ""  # what served it: "tflite", "torch", ...
+    backend: str = ""  # what served it: "native", "tflite", "torch"
     precision: str = ""  # "fp32", "int8", ...
     timings_ms: dict[str, float] = field(default_factory=dict, compare=False)
 

@@ -22,7 +22,7 @@ from unface.mtcnn.canvas import (
     owners,
     plan_pages,
 )
-from unface.mtcnn.network import Network, Scanner, is_scanner, run
+from unface.mtcnn.network import Network, Scanner, checked, is_scanner, run
 from unface.mtcnn.pyramid import P_NET_SIZE, Level, Mipmap
 from unface.mtcnn.team import shares
 
@@ -101,6 +101,7 @@ def _scan_levels(mipmap: Mipmap, levels: tuple[Level, ...], pnet: Scanner, least
     found = mipmap.team.map(scan_strip, strips)
     level = np.repeat([strip[0] for strip in strips], [len(hits) for hits in found])
     hits = np.concatenate(found)
+    checked({"logit": hits["logit"], "box": hits["box"]})
     row, column = hits["row"].astype(np.int64), hits["column"].astype(np.int64)
     return Cells(level, row, column, hits["logit"], hits["box"])
 

@@ -26,9 +26,10 @@ FN floats prelu(floats v, float slope)
     return _mm512_mask_mul_ps(v, negative, v, _mm512_set1_ps(slope));
 }
 
+/* Also of NaN, so that it does not pass for a picture without faces. */
 FN uint32_t at_least(floats v, float lowest)
 {
-    return _mm512_cmp_ps_mask(v, _mm512_set1_ps(lowest), _CMP_GE_OQ);
+    return _mm512_cmp_ps_mask(v, _mm512_set1_ps(lowest), _CMP_NLT_UQ);
 }
 
 FN floats word_bytes(__m512i words, int byte)

@@ -1,8 +1,8 @@
 /* FP32 on 512-bit vectors: 16 multiply-adds an instruction. */
-#if defined(__x86_64__)
-#include <immintrin.h>
-
 #include "kernels.h"
+
+#if X86
+#include <immintrin.h>
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)

@@ -1,9 +1,9 @@
 /* INT8 on 256-bit vectors without VNNI: even and odd bytes apart, multiplied as 16 bits, so that
  * no sum saturates. All x86 processors since about 2013 (Intel) and 2015 (AMD). */
-#if defined(__x86_64__)
-#include <immintrin.h>
-
 #include "kernels.h"
+
+#if X86
+#include <immintrin.h>
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)

@@ -1,9 +1,9 @@
 /* INT8 on 512-bit vectors with VNNI: 64 multiply-adds an instruction. Intel since Ice Lake, AMD since
  * Zen 4. */
-#if defined(__x86_64__)
-#include <immintrin.h>
-
 #include "kernels.h"
+
+#if X86
+#include <immintrin.h>
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"))), apply_to = function)

@@ -1,8 +1,8 @@
 /* INT8 on 256-bit vectors with AVX-VNNI: Intel's processors without AVX-512 since Alder Lake. */
-#if defined(__x86_64__)
-#include <immintrin.h>
-
 #include "kernels.h"
+
+#if HAS_AVXVNNI
+#include <immintrin.h>
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,avxvnni"))), apply_to = function)

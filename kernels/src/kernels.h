@@ -14,6 +14,19 @@
 #define NO_MEMORY (-1)
 #define NO_ISA (-2)
 
+#if defined(__x86_64__)
+#define X86 1
+#else
+#define X86 0 /* there is suppression, and nothing else */
+#endif
+
+/* The first compilers that know it; the assemblers of older ones do not. */
+#if X86 && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define HAS_AVXVNNI 1
+#else
+#define HAS_AVXVNNI 0
+#endif
+
 typedef struct {
     const uint8_t *pixels; /* height rows of 3 * width bytes, one after the other */
     int32_t width, height;
@@ -65,23 +78,27 @@ typedef struct {
 /* A row of 16-bit values, 8.8 fixed point, weighted over at most four source rows. */
 #define TAPS 4
 
-/* Where each pixel of a resampled row comes from: weights sum to 65536 (65535 where one is all). */
+/* Where a pixel comes from along one axis: weights sum to 65536 (65535 where one is all). */
 typedef struct {
-    int32_t first;          /* source pixel of the first tap */
-    uint16_t weight[2 * 8]; /* taps 0, 1 and 2, 3: three times each, then two zeros */
-} column_taps;
-
-typedef struct {
-    int32_t first;
+    int32_t first; /* source pixel of the first tap */
     uint16_t weight[TAPS];
-} row_taps;
+} taps;
 
-row_taps area_row(int row, int from, int to);
-void area_columns(column_taps *columns, int from, int to);
-void blend_rows(uint16_t *blended, const uint8_t *pixels, ptrdiff_t stride, const row_taps *taps,
+/* The same of two neighbouring pixels of a row, as vectors want it: taps 0 and 1, then 2 and 3, each
+ * three times, then two zeros. */
+typedef struct {
+    int32_t first[2];
+    uint16_t near[2 * 8], far[2 * 8];
+} column_pair;
+
+#define PAIRS(width) (((width) + 1) / 2)
+
+taps area_taps(int at, int from, int to);
+void area_columns(column_pair *pairs, int from, int to);
+void blend_rows(uint16_t *blended, const uint8_t *pixels, ptrdiff_t stride, const taps *wanted,
                 int rows, ptrdiff_t values);
 void blend_column_words(uint32_t *even, uint32_t *odd, const uint16_t *blended,
-                        const column_taps *columns, int width);
+                        const column_pair *pairs, int width);
 
 /* A rectangle of a picture that a network looks at. */
 typedef struct {
@@ -93,10 +110,10 @@ typedef struct cutter cutter; /* memory to cut with */
 
 cutter *open_cutter(int size, const cut *cuts, int count);
 void close_cutter(cutter *knife);
-/* Writes size * size words R, G, B, 0, each `step` words after the one before. */
-void copy_words(const picture *whole, uint32_t *words, ptrdiff_t step);
-void cut_words(cutter *knife, const picture *pictures, const cut *wanted, uint32_t *words,
-               ptrdiff_t step);
+/* Writes size * size words R, G, B, 0. */
+void cut_words(cutter *knife, const picture *pictures, const cut *wanted, uint32_t *words);
+void copy_words(const picture *whole, uint32_t *words);
+void interleave(const uint32_t *words, int lanes, int count, uint32_t *to);
 
 #define FUNCTIONS(suffix)                                                                          \
     int64_t scan_##suffix(const pnet *net, const picture *source, int32_t width, int32_t height,  \

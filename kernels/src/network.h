@@ -25,9 +25,10 @@
 #define BYTES (LANES * 4)
 #define VECTORS(channels) (((channels) + PACKED - 1) / PACKED)
 #define PIXEL_VECTORS VECTORS(3)
+#define MOST_CHANNELS 128 /* of what is convolved with more than one pixel, or pooled */
 
 /* sums[column][channel] += products over `steps` words a lane; `offsets` in bytes. */
-INLINE void add_products(total sums[][CHANNELS], const uint8_t *at, const int32_t *offsets,
+INLINE void add_products(total sums[][CHANNELS], const uint8_t *at, const ptrdiff_t *offsets,
                          int steps, ptrdiff_t column_step, const int32_t *weights, ptrdiff_t out,
                          const int columns, const int channels)
 {
@@ -44,7 +45,7 @@ INLINE void add_products(total sums[][CHANNELS], const uint8_t *at, const int32_
 }
 
 /* `columns` neighbouring vectors of output, `channels` channels from `channel` on. */
-INLINE void convolve_tile(const layer *l, const uint8_t *at, const int32_t *offsets,
+INLINE void convolve_tile(const layer *l, const uint8_t *at, const ptrdiff_t *offsets,
                           ptrdiff_t column_step, uint8_t *to, ptrdiff_t to_column,
                           ptrdiff_t to_vector, int channel, const int columns, const int channels)
 {
@@ -66,7 +67,7 @@ INLINE void convolve_tile(const layer *l, const uint8_t *at, const int32_t *offs
         }
 }
 
-INLINE void convolve_columns(const layer *l, const uint8_t *at, const int32_t *offsets,
+INLINE void convolve_columns(const layer *l, const uint8_t *at, const ptrdiff_t *offsets,
                              ptrdiff_t column_step, uint8_t *to, ptrdiff_t to_column,
                              ptrdiff_t to_vector, const int columns)
 {
@@ -79,7 +80,7 @@ INLINE void convolve_columns(const layer *l, const uint8_t *at, const int32_t *o
 }
 
 /* A row of `width` output vectors. */
-static void convolve_row(const layer *l, const uint8_t *at, const int32_t *offsets,
+static void convolve_row(const layer *l, const uint8_t *at, const ptrdiff_t *offsets,
                          ptrdiff_t column_step, uint8_t *to, ptrdiff_t to_column,
                          ptrdiff_t to_vector, int width)
 {
@@ -90,6 +91,23 @@ static void convolve_row(const layer *l, const uint8_t *at, const int32_t *offse
     for (; x < width; x++)
         convolve_columns(l, at + x * column_step, offsets, column_step, to + x * to_column,
                          to_column, to_vector, 1);
+}
+
+/* The greatest activation among `count` sums. PReLU falls and then rises, or only rises, so that it
+ * is that of the greatest or of the least sum: one activation for the whole pooling window. */
+INLINE floats pooled(const layer *l, int channel, const total *sums, const int count)
+{
+    float slope = l->slope[channel], factor = l->factor[channel], bias = l->bias[channel];
+    total top = sums[0], low = sums[0];
+    UNROLL for (int n = 1; n < count; n++)
+        top = most(top, sums[n]);
+    floats y = prelu(multiply_add(to_floats(top), factor, bias), slope);
+    if (slope < 0) {
+        UNROLL for (int n = 1; n < count; n++)
+            low = least(low, sums[n]);
+        y = greater(y, prelu(multiply_add(to_floats(low), factor, bias), slope));
+    }
+    return y;
 }
 
 /* ---- P-Net ---------------------------------------------------------------------------------- */
@@ -104,7 +122,7 @@ typedef struct {
     uint32_t *conv1, *conv2; /* 3 rows */
     uint32_t *conv3;         /* 1 row */
     uint16_t *blended;
-    column_taps *columns;
+    column_pair *columns;
     ptrdiff_t stride; /* words of a plane: a multiple of LANES, and LANES to read beyond */
 } rows;
 
@@ -128,7 +146,7 @@ static int open_rows(rows *r, const pnet *net, const picture *source, int width)
     r->conv2 = calloc(3 * VECTORS(net->conv2.out) * r->stride, 4);
     r->conv3 = calloc(VECTORS(net->conv3.out) * r->stride, 4);
     r->blended = calloc(3 * (size_t)source->width + 48, 2);
-    r->columns = malloc(width * sizeof *r->columns);
+    r->columns = malloc(PAIRS(width) * sizeof *r->columns);
     return r->words && r->pixels && r->conv1 && r->conv2 && r->conv3 && r->blended && r->columns;
 }
 
@@ -139,29 +157,15 @@ INLINE uint8_t *plane(uint32_t *ring, ptrdiff_t stride, int slot, int vectors, i
 
 static void read_row(rows *r, const picture *source, int width, int height, int row)
 {
-    row_taps taps = area_row(row, source->height, height);
+    taps wanted = area_taps(row, source->height, height);
     ptrdiff_t values = 3 * (ptrdiff_t)source->width;
-    blend_rows(r->blended, source->pixels, values, &taps, source->height, values);
+    blend_rows(r->blended, source->pixels, values, &wanted, source->height, values);
     blend_column_words(r->words, r->words + r->stride, r->blended, r->columns, width);
     for (int odd = 0; odd < 2; odd++) {
         uint8_t *to = plane(r->pixels, r->stride, row % 4 * 2 + odd, PIXEL_VECTORS, 0);
         for (int x = 0; x < (width + 1) / 2; x += LANES)
             keep_pixels(to + x * 4, 4 * r->stride, r->words + odd * r->stride + x);
     }
-}
-
-/* The four places of a pooling window at once. Its PReLU falls and then rises, or only rises, so
- * that the greatest of four values is that of the greatest or of the least sum. */
-INLINE floats pooled(const layer *l, total sums[4][POOLED_CHANNELS], int n, int channel)
-{
-    float slope = l->slope[channel], factor = l->factor[channel], bias = l->bias[channel];
-    total top = most(most(sums[0][n], sums[1][n]), most(sums[2][n], sums[3][n]));
-    floats y = prelu(multiply_add(to_floats(top), factor, bias), slope);
-    if (slope < 0) {
-        total low = least(least(sums[0][n], sums[1][n]), least(sums[2][n], sums[3][n]));
-        y = greater(y, prelu(multiply_add(to_floats(low), factor, bias), slope));
-    }
-    return y;
 }
 
 /* One vector of conv1 and pooling: `at` bytes into the planes pixels[row][odd]. */
@@ -188,8 +192,10 @@ INLINE void pool_channels(const layer *l, const uint8_t *pixels[4][2], ptrdiff_t
                         sums[p][n] = dot(sums[p][n], a[p], w);
                 }
             }
-    UNROLL for (int n = 0; n < POOLED_CHANNELS; n++)
-        y[channel + n] = pooled(l, sums, n, channel + n);
+    UNROLL for (int n = 0; n < POOLED_CHANNELS; n++) {
+        total window[4] = {sums[0][n], sums[1][n], sums[2][n], sums[3][n]};
+        y[channel + n] = pooled(l, channel + n, window, 4);
+    }
 }
 
 static void pool_row(const layer *l, rows *r, int row, int width)
@@ -215,11 +221,10 @@ static void ring_row(const layer *l, const layer *before, uint32_t *ring, uint32
                      ptrdiff_t stride, int row, int width)
 {
     int ring_vectors = VECTORS(before->out); /* that may be more than are wanted */
-    int32_t offsets[9 * 16];
+    ptrdiff_t offsets[9 * 16];
     for (int k = 0; k < 9 * l->vectors; k++) {
         int tap = k / l->vectors, ky = tap / 3, kx = tap % 3;
-        offsets[k] =
-            4 * (((row + ky) % 3 * ring_vectors + k % l->vectors) * (int32_t)stride + kx);
+        offsets[k] = 4 * (((row + ky) % 3 * ring_vectors + k % l->vectors) * stride + kx);
     }
     convolve_row(l, (uint8_t *)ring, offsets, BYTES,
                  plane(to, stride, slot, VECTORS(l->out), 0), BYTES, 4 * stride,
@@ -301,48 +306,117 @@ static int pooled_side(const layer *l, int side)
 
 static int smaller(int a, int b) { return a < b ? a : b; }
 
-/* One row of pooled output from the rows of a ring. */
-static void pool_map_row(const layer *l, const uint8_t *ring, int row, int side, uint8_t *to,
-                         int pooled_width)
+/* Greatest and least sums of a pooling window's first columns, for each channel. */
+typedef struct {
+    total most, least;
+} window;
+
+INLINE void keep_windows(const layer *l, const floats *y, uint8_t *to, int place, int channel,
+                         const int channels)
 {
-    int vectors = VECTORS(l->out), y_begin = row * l->pool_stride;
-    int y_end = smaller(y_begin + l->pool, side);
-    for (int x = 0; x < pooled_width; x++) {
-        int x_begin = x * l->pool_stride, x_end = smaller(x_begin + l->pool, side);
-        for (int v = 0; v < vectors; v++) {
-            stored top = load(ring + ((y_begin % l->pool * side + x_begin) * vectors + v) * BYTES);
-            for (int y = y_begin; y < y_end; y++)
-                for (int c = x_begin; c < x_end; c++)
-                    top = most_stored(
-                        top, load(ring + ((y % l->pool * side + c) * vectors + v) * BYTES));
-            store(to + (x * vectors + v) * BYTES, top);
+    UNROLL for (int n = 0; n < channels; n += 4)
+        keep(to + (place * VECTORS(l->out) + VECTORS(channel + n)) * BYTES, BYTES, y + n, l->zero);
+}
+
+/* One or two neighbouring sums, the first at an even column x, pooled along x: windows are two
+ * columns apart, and those of 3 columns end with the first of the next one's. */
+INLINE void pool_tile(const layer *l, const uint8_t *at, const ptrdiff_t *offsets,
+                      ptrdiff_t column_step, uint8_t *to, int place, int channel, window *begun,
+                      const int columns, const int channels)
+{
+    int shared = l->pool == 3;
+    total sums[2][CHANNELS];
+    UNROLL for (int p = 0; p < columns; p++)
+        UNROLL for (int n = 0; n < channels; n++)
+            sums[p][n] = start(l->start[channel + n]);
+    add_products(sums, at, offsets, l->kernel * l->kernel * l->vectors, column_step,
+                 l->weights + channel, l->out, columns, channels);
+    floats y[CHANNELS];
+    UNROLL for (int n = 0; n < channels; n++) {
+        total first = sums[0][n], second = sums[columns - 1][n];
+        window *w = begun + channel + n;
+        total before[3] = {w->most, w->least, first}, both[2] = {first, second};
+        y[n] = shared ? pooled(l, channel + n, before, 3) : pooled(l, channel + n, both, 2);
+        w->most = most(first, second);
+        w->least = least(first, second);
+    }
+    if (place - shared >= 0)
+        keep_windows(l, y, to, place - shared, channel, channels);
+}
+
+INLINE void pool_columns(const layer *l, const uint8_t *at, const ptrdiff_t *offsets,
+                         ptrdiff_t column_step, uint8_t *to, int place, window *begun,
+                         const int columns)
+{
+    int channel = 0;
+    for (; channel + CHANNELS <= l->out; channel += CHANNELS)
+        pool_tile(l, at, offsets, column_step, to, place, channel, begun, columns, CHANNELS);
+    for (; channel < l->out; channel += 4)
+        pool_tile(l, at, offsets, column_step, to, place, channel, begun, columns, 4);
+}
+
+/* A row of `width` sums, pooled along x. */
+static void convolve_pooled_row(const layer *l, const uint8_t *at, const ptrdiff_t *offsets,
+                                ptrdiff_t column_step, uint8_t *to, int width, int pooled_width)
+{
+    window begun[MOST_CHANNELS];
+    for (int n = 0; n < l->out; n++)
+        begun[n].most = begun[n].least = start(0); /* no window begins before 0: never kept */
+    int place = 0;
+    for (; 2 * place + 1 < width; place++, at += 2 * column_step)
+        pool_columns(l, at, offsets, column_step, to, place, begun, 2);
+    if (width % 2 && place - (l->pool == 3) < pooled_width)
+        pool_columns(l, at, offsets, column_step, to, place, begun, 1);
+    else if (l->pool == 3 && place == pooled_width) /* the last window reaches over the edge */
+        for (int channel = 0; channel < l->out; channel += 4) {
+            floats y[4];
+            UNROLL for (int n = 0; n < 4; n++) {
+                total both[2] = {begun[channel + n].most, begun[channel + n].least};
+                y[n] = pooled(l, channel + n, both, 2);
+            }
+            keep_windows(l, y, to, place - 1, channel, 4);
         }
+}
+
+/* Row `row` of pooled output from rows pooled along x, of which a ring holds the last. */
+static void pool_rows(const layer *l, const uint8_t *ring, ptrdiff_t row_bytes, int row, int side,
+                      uint8_t *to)
+{
+    int begin = row * l->pool_stride, end = smaller(begin + l->pool, side);
+    for (ptrdiff_t at = 0; at < row_bytes; at += BYTES) {
+        stored top = load(ring + begin % l->pool * row_bytes + at);
+        for (int y = begin + 1; y < end; y++)
+            top = most_stored(top, load(ring + y % l->pool * row_bytes + at));
+        store(to + at, top);
     }
 }
 
 /* One layer over a map of side x side; returns the side of its output. */
 static int run_layer(const layer *l, const uint8_t *from, int side, uint8_t *ring, uint8_t *to)
 {
-    int32_t offsets[9 * 128]; /* kernel 3, at most 128 channels */
+    ptrdiff_t offsets[9 * MOST_CHANNELS]; /* kernel 3 */
     int kernel = l->kernel, vectors = l->vectors, out = VECTORS(l->out);
     for (int k = 0; k < kernel * kernel * vectors; k++) {
         int tap = k / vectors;
         offsets[k] = ((tap / kernel * side + tap % kernel) * vectors + k % vectors) * BYTES;
     }
-    int width = side - kernel + 1, pooled_width = l->pool ? pooled_side(l, width) : 0, done = 0;
-    for (int y = 0; y < width; y++) {
-        uint8_t *row = l->pool ? ring + y % l->pool * width * out * BYTES
-                               : to + (size_t)y * width * out * BYTES;
-        convolve_row(l, from + (size_t)y * side * vectors * BYTES, offsets, vectors * BYTES, row,
-                     out * BYTES, BYTES, width);
+    int width = side - kernel + 1, pooled_width = l->pool ? pooled_side(l, width) : width;
+    ptrdiff_t row_bytes = (ptrdiff_t)pooled_width * out * BYTES, row_step = (ptrdiff_t)side * vectors * BYTES;
+    for (int y = 0, done = 0; y < width; y++, from += row_step) {
+        if (!l->pool) {
+            convolve_row(l, from, offsets, vectors * BYTES, to + y * row_bytes, out * BYTES, BYTES,
+                         width);
+            continue;
+        }
+        convolve_pooled_row(l, from, offsets, vectors * BYTES, ring + y % l->pool * row_bytes, width,
+                            pooled_width);
         int last = smaller(done * l->pool_stride + l->pool, width) - 1; /* row of the next window */
         if (done < pooled_width && y == last) {
-            pool_map_row(l, ring, done, width, to + (size_t)done * pooled_width * out * BYTES,
-                         pooled_width);
+            pool_rows(l, ring, row_bytes, done, width, to + done * row_bytes);
             done++;
         }
     }
-    return l->pool ? pooled_width : width;
+    return pooled_width;
 }
 
 static void run_head(const head *h, const uint8_t *from, float *outputs, int count)
@@ -372,8 +446,8 @@ static void largest_maps(const network *net, size_t *map, size_t *ring)
     for (int n = 0; n < net->layers; n++) {
         const layer *l = net->layer + n;
         side -= l->kernel - 1;
-        size_t pooled_rows = (size_t)l->pool * side * VECTORS(l->out);
         side = l->pool ? pooled_side(l, side) : side;
+        size_t pooled_rows = (size_t)l->pool * side * VECTORS(l->out);
         size_t vectors = (size_t)side * side * VECTORS(l->out);
         *ring = pooled_rows > *ring ? pooled_rows : *ring;
         *map = vectors > *map ? vectors : *map;
@@ -387,7 +461,7 @@ int32_t NAME(classify)(const network *net, const picture *pictures, const cut *c
 {
     size_t map, ring, words = (size_t)net->size * net->size;
     largest_maps(net, &map, &ring);
-    uint8_t *memory = calloc(2 * map + ring + words, BYTES);
+    uint8_t *memory = malloc((2 * map + ring + words) * BYTES); /* idle lanes hold anything */
     cutter *knife = open_cutter(net->size, cuts, count);
     if (!memory || !knife) {
         free(memory);
@@ -400,12 +474,13 @@ int32_t NAME(classify)(const network *net, const picture *pictures, const cut *c
         int lanes = smaller(count - begin, LANES), side = net->size;
         for (int lane = 0; lane < lanes; lane++) {
             if (cuts)
-                cut_words(knife, pictures, cuts + begin + lane, pixels + lane, LANES);
+                cut_words(knife, pictures, cuts + begin + lane, pixels + lane * words);
             else
-                copy_words(pictures + begin + lane, pixels + lane, LANES);
+                copy_words(pictures + begin + lane, pixels + lane * words);
         }
-        for (int at = 0; at < side * side; at++)
-            keep_pixels(from + (size_t)at * PIXEL_VECTORS * BYTES, BYTES, pixels + at * LANES);
+        interleave(pixels, LANES, words, (uint32_t *)to);
+        for (size_t at = 0; at < words; at++)
+            keep_pixels(from + at * PIXEL_VECTORS * BYTES, BYTES, (uint32_t *)to + at * LANES);
         for (int n = 0; n < net->layers; n++) {
             side = run_layer(net->layer + n, from, side, pool, to);
             uint8_t *swap = from;

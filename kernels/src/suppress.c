@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #define OCTAVES 32
+#define FAR 1e18 /* bands */
 
 typedef struct {
     double x1, y1, x2, y2, area;
@@ -28,7 +29,7 @@ static int by_place(const void *a, const void *b)
 
 static int octave_of(double side)
 {
-    int octave = side > 1 ? ilogb(side) : 0;
+    int octave = side > 1 ? ilogb(side) : 0; /* of infinity INT_MAX, of NaN 0 */
     return octave < OCTAVES ? octave : OCTAVES - 1;
 }
 
@@ -40,7 +41,8 @@ static double longest(int octave)
 
 static int64_t band_of(double y, int octave)
 {
-    return octave < OCTAVES - 1 ? (int64_t)floor(ldexp(y, -octave - 1)) : 0;
+    double band = octave < OCTAVES - 1 ? floor(ldexp(y, -octave - 1)) : 0;
+    return (int64_t)fmax(-FAR, fmin(band, FAR)); /* and not more than an integer holds */
 }
 
 /* The first of boxes [begin, end), of one octave, not before a band and a left edge. */
@@ -73,9 +75,8 @@ static void remove_rivals(const box *boxes, int64_t begin, int64_t end, const bo
 {
     int octave = boxes[begin].octave;
     double side = longest(octave), left = keeper->x1 - side;
-    int64_t last = octave < OCTAVES - 1 ? band_of(keeper->y2, octave) : 0;
-    for (int64_t band = octave < OCTAVES - 1 ? band_of(keeper->y1 - side, octave) : 0;
-         band <= last; band++) {
+    int64_t last = band_of(keeper->y2, octave);
+    for (int64_t band = band_of(keeper->y1 - side, octave); band <= last; band++) {
         int64_t at = lower_bound(boxes, begin, end, band, left);
         if (at == end)
             return;
