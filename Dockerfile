@@ -1,6 +1,8 @@
 # docker build -t unface . && docker run --rm -p 127.0.0.1:50051:50051 --read-only unface
 FROM python:3.11-slim AS build
 WORKDIR /src
+# For the compiled core; without a compiler unface installs too and runs on LiteRT, slower.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
 COPY . .
 RUN python -m venv /opt/unface \
     && /opt/unface/bin/pip install --no-cache-dir -c deploy/constraints.txt .

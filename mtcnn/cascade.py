@@ -112,10 +112,7 @@ def _judge(
     squares = input_squares(squares, size)
     least = logit_from_probability(threshold)
     passed, outputs = [squares[:0]], [_nothing()]
-    step = min(CROPS_AT_ONCE, network.max_batch)
-    for begin in range(0, len(squares), step):
-        batch = squares[begin : begin + step]
-        answer = _answer(mipmap, batch, network, size)
+    for batch, answer in _answers(mipmap, squares, network, size):
         above = np.flatnonzero(answer["logit"] > least)
         passed.append(batch[above])
         outputs.append({name: values[above] for name, values in answer.items()})
@@ -123,14 +120,19 @@ def _judge(
     return np.concatenate(passed), {n: np.concatenate([o[n] for o in outputs]) for n in names}
 
 
-def _answer(
+def _answers(
     mipmap: Mipmap, squares: BoxArray, network: Network, size: int
-) -> dict[str, FloatArray]:
-    if is_cutter(network):
+) -> Iterator[tuple[BoxArray, dict[str, FloatArray]]]:
+    """Yield squares and a network's outputs for them; a `Cutter` takes them all at once."""
+    if is_cutter(network) and len(squares):
         images, cuts = plan_cuts(mipmap, squares, size)
         if can_cut(cuts, size):
-            return checked(network.cut_and_run(images, cuts))
-    return run(network, crop_squares(mipmap, squares, size))
+            yield squares, checked(network.cut_and_run(images, cuts))
+            return
+    step = min(CROPS_AT_ONCE, network.max_batch)
+    for begin in range(0, len(squares), step):
+        batch = squares[begin : begin + step]
+        yield batch, run(network, crop_squares(mipmap, batch, size))
 
 
 def _nothing() -> dict[str, FloatArray]:
