@@ -1,9 +1,9 @@
 """What a picture file is taken apart into, read without decoding a pixel.
 
 `jpeg`, `png` and `webp` walk a file segment by segment, refuse it when damaged or cut short, and
-give it back as the smallest file of the same format that holds the pixels. Pillow never sees the
-metadata, so neither its text bombs nor its warnings about corrupt EXIF can happen, and what
-follows the picture's end (the other pictures of an MPO, hidden data) is gone before decoding.
+give it back as the smallest file of the same format that holds the pixels. The decoders never see
+the metadata, so neither text bombs nor warnings about corrupt EXIF can happen, and what follows
+the picture's end (the other pictures of an MPO, hidden data) is gone before decoding.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ class Container:
 
     `pixels_file` is a file of the same format without metadata; `exif` is a TIFF block (no
     `Exif` prefix) and `icc_profile` a profile, both as found and not checked; `key_color` is
-    the gray level or the R, G, B (0-255) that a PNG without alpha declares transparent.
+    the gray level or the R, G, B (0-255) that a PNG without alpha declares transparent. `is_plain`
+    tells of a JPEG that it is gray, RGB or YCbCr and has one scan, with nothing behind it.
     """
 
     format: str
@@ -32,6 +33,7 @@ class Container:
     exif: bytes | None = None
     icc_profile: bytes | None = None
     key_color: tuple[int, ...] | None = None
+    is_plain: bool = False
 
 
 def truncated(kind: str, what: str) -> InvalidImage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from unface.errors import InvalidImage
 
 FORMATS = ("jpeg", "png", "webp")
+NAMES = {"jpeg": "JPEG", "png": "PNG", "webp": "WebP"}
 
 _ACCEPTED = "send JPEG, PNG or WebP"
 

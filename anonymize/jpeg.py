@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from unface.anonymize.containers import MAX_ICC_BYTES, MAX_PARTS, Container, damaged, truncated
 from unface.anonymize.limits import Limits, check_size
@@ -28,6 +29,12 @@ _SOF_REFUSED = {
     0xCE: "arithmetic-coded",
     0xCF: "arithmetic-coded",
 }
+
+
+class _Frame(NamedTuple):
+    width: int
+    height: int
+    components: int
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -57,7 +64,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     raise damaged("JPEG", f"more than {MAX_PARTS} segments")
 
 
-def _frame_size(marker: int, payload: bytes) -> tuple[int, int]:
+def _frame(marker: int, payload: bytes) -> _Frame:
     if marker in _SOF_REFUSED:
         raise InvalidImage(
             f"JPEG is {_SOF_REFUSED[marker]}; send a baseline or progressive Huffman-coded JPEG"
@@ -69,7 +76,7 @@ def _frame_size(marker: int, payload: bytes) -> tuple[int, int]:
         raise InvalidImage(f"JPEG has {bits} bits a sample; send one with 8 bits")
     if components not in (1, 3, 4):
         raise InvalidImage(f"JPEG has {components} components; send gray, RGB, YCbCr or CMYK")
-    return width, height
+    return _Frame(width, height, components)
 
 
 def read_jpeg(data: bytes, limits: Limits) -> Container:
@@ -77,20 +84,21 @@ def read_jpeg(data: bytes, limits: Limits) -> Container:
 
     Raises `InvalidImage` (damaged, truncated, not accepted) or `ImageTooLarge`.
     """
-    kept, size, scans, first_scan, end = [data[:2]], None, 0, 0, 0
+    kept, frame, scans, first_scan, end = [data[:2]], None, 0, 0, 0
+    from_scan = 0  # segments: the first scan's, EOI and whatever lies between
     exif: bytes | None = None
     icc_parts: dict[int, bytes] = {}
     for marker, start, end in _segments(data):
         payload = data[start + 4 : end]
         if marker in _SOF_DECODED or marker in _SOF_REFUSED:
-            if size is not None:
+            if frame is not None:
                 raise damaged("JPEG", "it has two frame headers")
-            size = _frame_size(marker, payload)
-            check_size(*size, limits)
-            if max(size) > MAX_SIDE:
+            frame = _frame(marker, payload)
+            check_size(frame.width, frame.height, limits)
+            if max(frame.width, frame.height) > MAX_SIDE:
                 raise ImageTooLarge(
-                    f"JPEG is {size[0]} x {size[1]}; at most {MAX_SIDE} pixels a side can be "
-                    "read, send PNG"
+                    f"JPEG is {frame.width} x {frame.height}; at most {MAX_SIDE} pixels a side can "
+                    "be read, send PNG"
                 )
         elif marker == _SOS:
             first_scan = first_scan or start
@@ -98,6 +106,7 @@ def read_jpeg(data: bytes, limits: Limits) -> Container:
             if scans > _MAX_SCANS:
                 raise damaged("JPEG", f"more than {_MAX_SCANS} scans")
         if first_scan:
+            from_scan += 1
             continue
         if marker == _APP1 and payload.startswith(b"Exif\0\0"):
             exif = exif or payload[6:]
@@ -105,11 +114,19 @@ def read_jpeg(data: bytes, limits: Limits) -> Container:
             icc_parts[payload[12] if len(payload) > 13 else 0] = payload[14:]
         if _needed(marker, payload):
             kept.append(data[start:end])
-    if size is None or not first_scan:
+    if frame is None or not first_scan:
         raise damaged("JPEG", "it holds no picture before its end marker")
     kept.append(data[first_scan:end])
     icc_profile = b"".join(icc_parts[i] for i in sorted(icc_parts))[:MAX_ICC_BYTES] or None
-    return Container("jpeg", *size, b"".join(kept), exif, icc_profile)
+    return Container(
+        "jpeg",
+        frame.width,
+        frame.height,
+        b"".join(kept),
+        exif,
+        icc_profile,
+        is_plain=from_scan == 2 and frame.components != 4,
+    )
 
 
 def _needed(marker: int, payload: bytes) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,7 +20,9 @@ SHAPES = ("ellipse", "rectangle")
 
 _MIN_CELL_PX = 4  # a mosaic finer than this leaves a small face nearly as it was
 _MIN_KERNEL_PX = 15
+_FAR_PX = 1e12  # as good as any place outside, and no product with it overflows
 _BLUR_SIGMA_PX = 3.0  # sigma after shrinking: enough that shrinking itself cannot be seen
+_MAX_INT32_ROWS = (2**31 - 1) // 255
 _FRAME_COLOR = (0, 255, 0)
 
 Image = NDArray[np.uint8]
@@ -88,12 +90,15 @@ def apply_masks(
     options: MaskOptions = MaskOptions(),
     *,
     scores: ArrayLike | None = None,
+    in_place: bool = False,
 ) -> Image:
     """Return a copy of a picture with every face covered.
 
     `image` is uint8 `[H, W, 3]` and is not changed. `boxes` is `[n, 4]`, `x1 y1 x2 y2` in pixels
     of the image, where `0 0 W H` is the whole picture; parts outside of it are ignored. `scores`
-    `[n]` are written beside the frames of method `box` and not used otherwise.
+    `[n]` are written beside the frames of method `box` and not used otherwise. `in_place` is for
+    pixels that nobody needs any more: `image` itself is covered and returned, unless it is
+    read-only or not C-contiguous.
 
     Faces are covered one after the other on the result so far, so that a face never uncovers an
     earlier one. Raises `InvalidImage` for other arrays and `InvalidOption` for boxes that are not
@@ -101,14 +106,14 @@ def apply_masks(
     """
     check_rgb_image(image)
     checked = _checked_boxes(boxes)
+    # OpenCV writes into a copy, and loses it, where it cannot take an array as it is.
+    result = image if in_place and image.flags.carray else np.array(image, order="C")
     if options.method == "box":
-        return _framed(image, checked, scores)
+        _draw_frames(result, checked, scores)
+        return result
     cover = _COVERS[options.method]
-    result = np.array(image, order="C")
-    for box in checked:
-        region = _region(result, box, options)
-        if region is not None:
-            cover(region, options)
+    for region in _regions(result, checked, options):
+        cover(region, options)
     return result
 
 
@@ -128,28 +133,39 @@ def _checked_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
     return checked
 
 
-def _region(image: Image, box: NDArray[np.float64], options: MaskOptions) -> _Region | None:
-    """Return the part of the image a box covers, None where it lies outside of the image."""
-    height, width = image.shape[:2]
-    face_width, face_height = box[2] - box[0], box[3] - box[1]
-    grow = options.margin * np.array([face_width, face_height])
+def _regions(image: Image, boxes: NDArray[np.float64], options: MaskOptions) -> Iterator[_Region]:
+    """Yield the part of the image that each box covers, of those that lie inside of the image."""
+    boxes = np.clip(boxes, -_FAR_PX, _FAR_PX)
+    sides = boxes[:, 2:] - boxes[:, :2]
     # At least one pixel, also for a box without area: better a dot too many than a face clear.
-    low = np.floor(box[:2] - grow)
-    high = np.maximum(np.ceil(box[2:] + grow), low + 1)
+    low = np.floor(boxes[:, :2] - options.margin * sides)
+    high = np.maximum(np.ceil(boxes[:, 2:] + options.margin * sides), low + 1)
     center, half = (low + high) / 2, (high - low) / 2
     if options.shape == "ellipse":
-        half = half * math.sqrt(2)  # through the corners of the grown box
-    left, top = (int(v) for v in np.clip(np.floor(center - half), 0, (width, height)))
-    right, bottom = (int(v) for v in np.clip(np.ceil(center + half), 0, (width, height)))
-    if left >= right or top >= bottom:
-        return None
-    inside = None
-    if options.shape == "ellipse":
-        across = ((np.arange(left, right) + 0.5 - center[0]) / half[0]) ** 2
-        down = ((np.arange(top, bottom) + 0.5 - center[1]) / half[1]) ** 2
-        inside = (across[None, :] <= 1 - down[:, None]).view(np.uint8)
-    pixels = image[top:bottom, left:right]
-    return _Region(pixels, inside, float(2 * half.max()), float(max(face_width, face_height)))
+        half *= math.sqrt(2)  # through the corners of the grown box
+    limit = (image.shape[1], image.shape[0])
+    first = np.clip(np.floor(center - half), 0, limit).astype(np.int64)
+    last = np.clip(np.ceil(center + half), 0, limit).astype(np.int64)
+    longer, face = 2 * half.max(axis=1), sides.max(axis=1)
+    for index in np.flatnonzero((first < last).all(axis=1)).tolist():
+        (left, top), (right, bottom) = first[index].tolist(), last[index].tolist()
+        inside = None
+        if options.shape == "ellipse":
+            across = _distances(left, right, center[index, 0], half[index, 0])
+            down = _distances(top, bottom, center[index, 1], half[index, 1])
+            inside = (across[None, :] <= (1 - down)[:, None]).view(np.uint8)
+        yield _Region(
+            image[top:bottom, left:right], inside, float(longer[index]), float(face[index])
+        )
+
+
+def _distances(first: int, last: int, center: float, half: float) -> NDArray[np.float64]:
+    """Return the squared distances of pixels from a center, in units of half an axis."""
+    distances: NDArray[np.float64] = np.arange(first + 0.5, last)
+    distances -= center
+    distances /= half
+    distances *= distances
+    return distances
 
 
 def _paste(region: _Region, cover: Image) -> None:
@@ -164,15 +180,18 @@ def _cover_mosaic(region: _Region, options: MaskOptions) -> None:
     height, width = region.pixels.shape[:2]
     cell = max(region.side / options.cells, _MIN_CELL_PX)
     rows, columns = _cell_edges(height, cell), _cell_edges(width, cell)
-    widths = np.diff(columns)
-    cover = np.empty_like(region.pixels)
-    for top, bottom in itertools.pairwise(rows):
-        means = [
-            cv2.mean(region.pixels[top:bottom, left:right])[:3]
-            for left, right in itertools.pairwise(columns)
-        ]
-        cover[top:bottom] = np.rint(means).astype(np.uint8).repeat(widths, axis=0)
-    _paste(region, cover)
+    sums = [_column_sums(region.pixels[top:bottom]) for top, bottom in itertools.pairwise(rows)]
+    totals = np.add.reduceat(np.array(sums), columns[:-1], axis=1, dtype=np.int64)
+    heights, widths = np.diff(rows), np.diff(columns)
+    means = np.rint(totals / (heights[:, None] * widths)[..., None]).astype(np.uint8)
+    _paste(region, means.repeat(widths, axis=1).repeat(heights, axis=0))
+
+
+def _column_sums(pixels: Image) -> NDArray[Any]:
+    """Return the sum of every column, `[w, 3]`: int32, or float64 where that could overflow."""
+    depth = cv2.CV_32S if len(pixels) <= _MAX_INT32_ROWS else cv2.CV_64F
+    sums: NDArray[Any] = cv2.reduce(pixels, 0, cv2.REDUCE_SUM, dtype=depth)[0]
+    return sums
 
 
 def _cell_edges(length: int, cell: float) -> list[int]:
@@ -182,7 +201,12 @@ def _cell_edges(length: int, cell: float) -> list[int]:
 
 
 def _cover_solid(region: _Region, options: MaskOptions) -> None:
-    _paste(region, np.full_like(region.pixels, options.color))
+    height, width = region.pixels.shape[:2]
+    color = [int(channel) for channel in options.color]
+    cover = region.pixels if region.inside is None else np.empty_like(region.pixels)
+    cv2.rectangle(cover, (0, 0), (width - 1, height - 1), color, cv2.FILLED)
+    if region.inside is not None:
+        _paste(region, cover)
 
 
 def _cover_blur(region: _Region, options: MaskOptions) -> None:
@@ -200,10 +224,15 @@ def _cover_blur(region: _Region, options: MaskOptions) -> None:
     small = cv2.resize(region.pixels, small_size, interpolation=cv2.INTER_AREA)
     sigma_small = sigma / shrink
     size = 2 * math.ceil(3 * sigma_small) + 1
+    # In float32: of uint8, OpenCV computes it bit for bit the same everywhere, in 6 times the time.
     blurred = cv2.GaussianBlur(
-        small, (size, size), sigmaX=sigma_small, borderType=cv2.BORDER_REFLECT_101
+        small.astype(np.float32),
+        (size, size),
+        sigmaX=sigma_small,
+        borderType=cv2.BORDER_REFLECT_101,
     )
-    large = cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR)
+    rounded = cv2.convertScaleAbs(blurred)
+    large = cv2.resize(rounded, (width, height), interpolation=cv2.INTER_LINEAR)
     _paste(region, large.astype(np.uint8, copy=False))
 
 
@@ -214,21 +243,19 @@ _COVERS: dict[str, Callable[[_Region, MaskOptions], None]] = {
 }
 
 
-def _framed(image: Image, boxes: NDArray[np.float64], scores: ArrayLike | None) -> Image:
-    """Return a copy with a frame around every box and its score above: for review."""
+def _draw_frames(image: Image, boxes: NDArray[np.float64], scores: ArrayLike | None) -> None:
+    """Draw a frame around every box and write its score above, for review."""
     labels = None if scores is None else np.asarray(scores, dtype=np.float64)
     if labels is not None and labels.shape != (len(boxes),):
         raise InvalidOption(f"scores have shape {labels.shape}; there are {len(boxes)} boxes")
-    result = np.array(image, order="C")
     height, width = image.shape[:2]
     thickness = max(round(min(height, width) / 400), 1)
     # Far outside is as good as just outside, and fits OpenCV's 32-bit coordinates.
     corners = np.clip(np.rint(boxes), -thickness, np.array([width, height] * 2) + thickness)
     for index, (left, top, right, bottom) in enumerate(corners.astype(int).tolist()):
-        cv2.rectangle(result, (left, top), (right - 1, bottom - 1), _FRAME_COLOR, thickness)
+        cv2.rectangle(image, (left, top), (right - 1, bottom - 1), _FRAME_COLOR, thickness)
         if labels is not None:
-            _write_score(result, f"{labels[index]:.2f}", left, top, thickness)
-    return result
+            _write_score(image, f"{labels[index]:.2f}", left, top, thickness)
 
 
 def _write_score(image: Image, text: str, left: int, top: int, thickness: int) -> None:

@@ -78,7 +78,9 @@ class Local:
             return Anonymized(covered, faces)
         picture = self._decode(image, keep_exif=output.get("keep_exif", False))
         faces = self.detector.detect(picture.pixels, wanted)
-        covered = apply_masks(picture.pixels, faces.boxes, masks, scores=faces.scores)
+        covered = apply_masks(
+            picture.pixels, faces.boxes, masks, scores=faces.scores, in_place=True
+        )
         data = encode(
             covered,
             output.get("format", picture.format),
