@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -64,7 +65,7 @@ class Cascades:
     def close(self) -> None:
         """Free the engines."""
         self._team.close()
-        for cascade in (*self._open.values(), *sum(self._single.values(), [])):
+        for cascade in chain(self._open.values(), *self._single.values()):
             cascade.close()
         self._open.clear()
         self._single.clear()

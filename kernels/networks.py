@@ -23,7 +23,7 @@ class ScanKernel:
     """
 
     def __init__(self, layers: Sequence[PackedLayer], *, is_float: bool) -> None:
-        self._layers = layers
+        self._layers = tuple(layers)  # the core has the addresses of their arrays
         self._net = core.PNet(*(packed.layer for packed in layers))
         self._isa, self._is_float = ISAS.index(instruction_set()), is_float
 
@@ -63,7 +63,7 @@ class CropKernel:
     def __init__(
         self, size: int, layers: Sequence[PackedLayer], head: PackedHead, *, is_float: bool
     ) -> None:
-        self._parts = layers, head
+        self._parts = tuple(layers), head
         self.size, self._outputs = size, head.head.out
         self._array = (core.Layer * len(layers))(*(packed.layer for packed in layers))
         self._net = core.Network(size, len(layers), self._array, ctypes.pointer(head.head))

@@ -55,7 +55,10 @@ FN void keep(void *at, ptrdiff_t vector_step, const floats *y, float zero)
         store((char *)at + n * vector_step, y[n]);
 }
 
-#include "network.h"
+#include "convolve.h"
+
+#include "classify.h"
+#include "scan.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -42,7 +42,10 @@ FN total dot(total sum, activation a, weight w)
     return _mm256_add_epi32(sum, _mm256_madd_epi16(a.odd, w.odd));
 }
 
-#include "network.h"
+#include "convolve.h"
+
+#include "classify.h"
+#include "scan.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

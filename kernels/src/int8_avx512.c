@@ -64,7 +64,10 @@ FN void keep(void *at, ptrdiff_t vector_step, const floats *y, float zero)
     store(at, _mm512_xor_si512(_mm512_shuffle_epi8(bytes, order), _mm512_set1_epi8((char)0x80)));
 }
 
-#include "network.h"
+#include "convolve.h"
+
+#include "classify.h"
+#include "scan.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -31,7 +31,10 @@ FN total dot(total sum, activation a, weight w)
     return sum;
 }
 
-#include "network.h"
+#include "convolve.h"
+
+#include "classify.h"
+#include "scan.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

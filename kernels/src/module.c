@@ -58,7 +58,7 @@ EXPORT int32_t unface_isa(int32_t best)
     }                                                                                              \
     return NO_ISA
 
-/* As `scan_...` and `classify_...` in network.h, with `isa` as unface_isa() numbers them. */
+/* As `scan_...` and `classify_...` in scan.h and classify.h, with `isa` as unface_isa() numbers them. */
 EXPORT int64_t unface_scan(int32_t isa, int32_t is_float, const pnet *net, const picture *source,
                            int32_t width, int32_t height, int32_t first_row, int32_t row_count,
                            float lowest, hit *hits)
