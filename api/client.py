@@ -57,7 +57,7 @@ class ServerInfo:
     """What serves, and within which limits."""
 
     version: str
-    backend: str  # "tflite"
+    backend: str  # "native", "tflite"
     precision: str  # "fp32", "int8"
     threads: int  # CPU threads of one detection
     engines: dict[str, str]  # network -> SHA-256 of its engine of that precision

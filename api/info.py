@@ -34,6 +34,7 @@ def _local_facts(arguments: argparse.Namespace) -> dict[str, Any]:
     from unface.batch import engine_choices
     from unface.detector import Detector
     from unface.engines.shelf import cores, read_shelf
+    from unface.kernels.library import instruction_set
 
     detector = Detector(**engine_choices(arguments))
     shelf = read_shelf(Path(arguments.engines) if arguments.engines else None)
@@ -41,6 +42,7 @@ def _local_facts(arguments: argparse.Namespace) -> dict[str, Any]:
         "unface": version("unface"),
         "backend": detector.backend,
         "precision": detector.precision,
+        "kernels": instruction_set(),
         "threads": arguments.threads or cores(),
         "engines": {e.file: e.sha256 for s in shelf.sets for e in shelf.of(*s).values()},
         "formats": ", ".join(FORMATS),

@@ -107,9 +107,8 @@ def read_calibration(path: Path) -> Calibration:
             )
         layers = {name: _layer(layer) for name, layer in fields.pop("layers").items()}
         float_layers = tuple(fields.pop("float_layers"))
+        _check_number(fields["logit_offset"])
         calibration = Calibration(**fields, layers=layers, float_layers=float_layers)
-        if not math.isfinite(calibration.logit_offset):
-            raise ValueError("logit_offset is no number")
         if not isinstance(calibration.weights, dict) or not set(float_layers) <= set(layers):
             raise ValueError("weights or float_layers do not fit")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -122,12 +121,14 @@ def read_calibration(path: Path) -> Calibration:
 def _layer(fields: dict[str, Any]) -> LayerRange:
     layer = LayerRange(**fields)
     for number in (layer.limit, layer.largest, layer.low, layer.high):
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            raise ValueError(f"{number!r} is no number")
-        if not math.isfinite(number):
-            raise ValueError(f"{number} is no magnitude")
-    if not layer.low <= 0 < layer.high:
+        _check_number(number)
+    if not layer.low <= 0 <= layer.high or layer.low == layer.high:
         raise ValueError(f"the core stores {layer.low} to {layer.high}")
     if not 0 < layer.limit <= layer.largest * (1 + 1e-6) or layer.method not in METHODS:
         raise ValueError(f"limit {layer.limit} of {layer.largest}, method {layer.method}")
     return layer
+
+
+def _check_number(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no number")

@@ -46,7 +46,7 @@ def calibrate(
 
 
 def offset(weights: Trained, calibration: Calibration, samples: UInt8Array) -> float:
-    """Return what to add to the logits of the INT8 network so that as many samples pass as in float.
+    """Return what to add to INT8 logits so that as many of the samples pass as in float.
 
     Rounding shifts the scores of what is just about a face a little to one side (P-Net: a tenth
     down), which would move the cascade's thresholds. Measured with the compiled core; 0 where it
@@ -63,9 +63,10 @@ def offset(weights: Trained, calibration: Calibration, samples: UInt8Array) -> f
     passed = int((exact >= least).sum())
     if not 0 < passed < len(exact):
         return 0.0
-    around = np.partition(rounded, -passed)[-passed]
-    below = rounded[rounded < around].max(initial=around)
-    return _short(least - float(around + below) / 2)
+    last = np.partition(rounded, -passed)[-passed]
+    next_below = rounded[rounded < last].max(initial=-np.inf)
+    between = (last + next_below) / 2 if np.isfinite(next_below) else last
+    return _short(least - float(between))
 
 
 def _integers(weights: Trained, calibration: Calibration) -> Network:

@@ -21,7 +21,8 @@ def write_native(
 ) -> bytes:
     """Return the engine of a network, float32, or INT8 where `spans` are given.
 
-    `spans` are, by layer, the values that 0 and 255 stand for. `logit_offset` is added to the logits. The same arguments give the same bytes.
+    `spans` are, by layer, the values that 0 and 255 stand for. `logit_offset` is added to the
+    logits. The same arguments give the same bytes.
     """
     arrays: dict[str, np.ndarray] = {}
     heads = {head.name for head in trained.heads}

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from tokenize import TokenError
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from unface.engines.native import UNREADABLE
 from unface.errors import InvalidImage, InvalidOption
 from unface.mtcnn.boxes import BoxArray, to_squares
 from unface.mtcnn.canvas import PAGE_SIDE, filled_pages
@@ -220,13 +218,6 @@ def write_samples(samples: Samples, path: Path) -> None:
             images=np.int64(samples.images),
             **counts,
         )
-
-
-# What numpy and zipfile raise for an array, a pickle, a damaged or an encrypted archive.
-UNREADABLE = (
-    *(OSError, KeyError, ValueError, TypeError, AttributeError, EOFError, RuntimeError),
-    *(MemoryError, SyntaxError, TokenError, zlib.error, zipfile.BadZipFile),
-)
 
 
 def read_samples(path: Path) -> Samples:

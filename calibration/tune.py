@@ -24,6 +24,7 @@ from torch.nn.functional import conv2d, max_pool2d, prelu, smooth_l1_loss
 from tqdm import tqdm
 
 from unface.calibration.calibrate import calibrate
+from unface.calibration.native_writer import LEVELS
 from unface.calibration.ranges import channel_limits
 from unface.calibration.rewrite import (
     INT8_FORMS,
@@ -35,7 +36,6 @@ from unface.calibration.rewrite import (
 )
 from unface.calibration.samples import read_samples
 from unface.calibration.scales import LARGEST, Scales
-from unface.calibration.native_writer import LEVELS
 from unface.calibration.weights import hash_of, tensors_of, with_tensors, write_tuned
 from unface.engines.tflite import BOX_GAIN, MERGED_HEADS
 from unface.mtcnn.network import UInt8Array
@@ -46,7 +46,7 @@ FLOOR = -3.0  # logits below are background for sure: how far below need not be 
 
 
 class _Stored(torch.autograd.Function):
-    """Values as uint8 with a zero point holds them; the gradient passes where nothing was clipped."""
+    """Values as uint8 with a zero point; the gradient passes where nothing was clipped."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:

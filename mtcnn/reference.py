@@ -88,7 +88,9 @@ def propose(mipmap: Mipmap, pnet: Network, options: DetectOptions, least: float)
         logit, offsets = outputs["logit"][0], outputs["box"][0]
         cells = [
             Candidate(
-                (2.0 * x, 2.0 * y, 2.0 * x + 12, 2.0 * y + 12), float(logit[y, x]), offsets[y, x]
+                (2.0 * x, 2.0 * y, 2.0 * x + 12, 2.0 * y + 12),
+                float(logit[y, x]),
+                offsets[y, x].tolist(),
             )
             for y, x in np.argwhere(logit >= least).tolist()
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
@@ -20,6 +21,7 @@ class Team:
     def __init__(self, threads: int = 1) -> None:
         self.threads = threads
         self._others: ThreadPoolExecutor | None = None
+        self._process = 0  # whose threads they are: one that was forked has none
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """Return the function's results for all items, in order; raises what it raises.
@@ -35,8 +37,9 @@ class Team:
             while (index := next(turn)) < len(items):
                 results[index] = function(items[index])
 
-        if self._others is None:
+        if self._others is None or self._process != os.getpid():
             self._others = ThreadPoolExecutor(self.threads - 1, "unface-team")
+            self._process = os.getpid()
         helpers = min(self.threads, len(items)) - 1
         futures = [self._others.submit(work) for _ in range(helpers)]
         try:

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import cv2
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -37,7 +38,6 @@ from unface.v1 import unface_pb2 as pb
 from unface.v1.unface_pb2_grpc import add_UnfaceServicer_to_server
 
 SERVICE = "unface.v1.Unface"
-BACKEND = "tflite"
 CODEC_THREADS = 2  # decode and encode beside the detector; each thread has a heap of its own
 # Beyond the largest picture: options, and a little more, so that a picture just too large gets
 # the codec's message instead of gRPC's.
@@ -79,6 +79,8 @@ Opener = Callable[[ServerConfig], Detector]
 def run(config: ServerConfig, open_detector: Opener = open_cascade) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code; says on stderr why it cannot."""
     give_large_buffers_back()
+    # The detector and the codec threads share the cores; OpenCV would take all of them for each.
+    cv2.setNumThreads(1)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_logging)
     try:
@@ -130,14 +132,15 @@ async def serve(config: ServerConfig, open_detector: Opener = open_cascade) -> N
 
 def server_info(config: ServerConfig) -> pb.GetServerInfoResponse:
     """Return the answer to `GetServerInfo`."""
+    shelf = read_shelf(_folder(config))
     return pb.GetServerInfoResponse(
         version=version("unface"),
-        backend=BACKEND,
+        backend=shelf.fastest(config.precision),
         precision=config.precision,
         engines=[
             pb.Engine(name=engine.network, precision=engine.precision, sha256=engine.sha256)
             for precision in sorted({config.precision, *_precisions_of_profiles()})
-            for engine in read_shelf(_folder(config)).of(precision).values()
+            for engine in shelf.of(precision, shelf.fastest(precision)).values()
         ],
         limits=pb.Limits(max_bytes=config.max_message_bytes, max_pixels=config.max_pixels),
         formats=FORMATS,
@@ -260,9 +263,10 @@ async def _set_health(service: Any, status: int) -> None:
 
 def _announce(config: ServerConfig, port: int) -> None:
     threads = config.threads or cores()
+    backend = read_shelf(_folder(config)).fastest(config.precision)
     print(
         f"unface serving on {address(config.host, port)} "
-        f"({BACKEND} {config.precision}, {threads} thread{'s' if threads > 1 else ''})",
+        f"({backend} {config.precision}, {threads} thread{'s' if threads > 1 else ''})",
         file=sys.stderr,
         flush=True,
     )

@@ -125,9 +125,7 @@ def timed(function: Callable[Args, Value]) -> Callable[Args, Timed[Value]]:
 
 
 def _masked(picture: Picture, faces: Faces, options: MaskOptions) -> Picture:
-    pixels = apply_masks(
-        picture.pixels, faces.boxes, options, scores=faces.scores, in_place=True
-    )
+    pixels = apply_masks(picture.pixels, faces.boxes, options, scores=faces.scores, in_place=True)
     return Picture(pixels, picture.format, picture.icc_profile, picture.exif)
 
 

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = {
     "v1": "proto/unface/v1",
+    "kernels": "kernels",
     "mtcnn": "mtcnn",
     "anonymize": "anonymize",
     "engines": "engines",
@@ -22,15 +23,17 @@ ROOMS = {
 }
 MAY_USE: dict[str, set[str]] = {
     "v1": set(),
-    "mtcnn": set(),
+    "kernels": set(),
+    "mtcnn": {"kernels"},
     "anonymize": set(),
-    "engines": {"mtcnn"},
-    "calibration": {"mtcnn", "engines"},
-    "server": {"v1", "mtcnn", "anonymize", "engines", "calibration"},
-    "api": {"v1", "mtcnn", "anonymize", "engines", "calibration", "server"},
+    "engines": {"kernels", "mtcnn"},
+    "calibration": {"kernels", "mtcnn", "engines"},
+    "server": {"v1", "kernels", "mtcnn", "anonymize", "engines", "calibration"},
+    "api": {"v1", "kernels", "mtcnn", "anonymize", "engines", "calibration", "server"},
 }
 LIBRARIES: dict[str, set[str]] = {
     "v1": {"google", "grpc"},
+    "kernels": {"numpy"},
     "mtcnn": {"numpy", "cv2"},
     "anonymize": {"numpy", "cv2", "PIL"},
     "engines": {"numpy", "ai_edge_litert"},
@@ -103,6 +106,14 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
 @pytest.mark.parametrize(
     ("room", "source"),
     [
+        ("kernels", "from unface.mtcnn import boxes"),
+        ("kernels", "from unface.mtcnn.network import UInt8Array"),
+        ("kernels", "import unface.engines.shelf"),
+        ("kernels", "from unface import Faces"),
+        ("kernels", "import cv2"),
+        ("kernels", "from kernels import library"),
+        ("anonymize", "from unface.kernels import library"),
+        ("v1", "import unface.kernels"),
         ("mtcnn", "from unface.engines import open_networks"),
         ("mtcnn", "import torch"),
         ("anonymize", "from unface.mtcnn.faces import Faces"),

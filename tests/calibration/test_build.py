@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,11 +20,14 @@ from small_networks import operators
 
 from unface.calibration import build as building
 from unface.calibration.build import (
+    NATIVE,
     ONNX,
+    SUFFIXES,
     TFLITE,
     TOOLS,
     build,
     build_all,
+    build_native,
     build_tflite,
     certify,
     main,
@@ -33,15 +39,20 @@ from unface.calibration.labels import LabelledPicture, LabelledSet
 from unface.calibration.onnx_network import OnnxNetwork, open_onnx
 from unface.calibration.samples import SHAPES
 from unface.calibration.scenes import FACE, LANDMARKS, picture
-from unface.calibration.weights import int8_weights
+from unface.calibration.weights import int8_weights, native_weights
+from unface.engines.native import NativeNetwork, NativePNet, read_arrays
 from unface.engines.shelf import open_named, read_shelf
 from unface.engines.tflite import TfliteNetwork
 from unface.errors import EngineError
+from unface.kernels.library import instruction_set
 from unface.mtcnn.network import Network, UInt8Array
+from unface.mtcnn.team import ALONE
 
 ROOT = Path(__file__).parents[2]
 PREBUILT = ROOT / "engines" / "prebuilt"
 NETWORKS = ("pnet", "rnet", "onet")
+CACHES = (*NETWORKS, "pnet.native")  # P-Net has weights of its own for the core
+SETS = len(TFLITE) + len(ONNX) + len(NATIVE)
 Entries = list[dict[str, Any]]
 
 
@@ -60,6 +71,11 @@ def same_tools() -> bool:
 def opened(path: Path) -> Network:
     if path.suffix == ".onnx":
         return OnnxNetwork(path.read_bytes(), path.name)
+    if path.suffix == ".npz":
+        model, network = path.read_bytes(), path.name.split(".")[0]
+        if network == "pnet":
+            return NativePNet(model, path.name)
+        return NativeNetwork(model, path.name, network, ALONE)
     return TfliteNetwork(path.read_bytes(), path.name, (1,), 1)
 
 
@@ -72,7 +88,7 @@ def photo_parts(name: str) -> UInt8Array:
 
 def test_engines_built_again_are_the_committed_ones(built: tuple[Path, Entries]) -> None:
     folder, entries = built
-    assert len(entries) == 3 * (len(TFLITE) + len(ONNX))
+    assert len(entries) == 3 * SETS
     if same_tools():
         assert entries == json.loads((PREBUILT / "manifest.json").read_text())["engines"]
         for entry in entries:
@@ -80,6 +96,8 @@ def test_engines_built_again_are_the_committed_ones(built: tuple[Path, Entries])
             assert (folder / file).read_bytes() == (PREBUILT / file).read_bytes(), file
         return
     for entry in entries:  # other tools may write other bytes, not other answers
+        if entry["runtime"] == "native" and instruction_set() == "none":
+            continue
         images = photo_parts(entry["network"])
         ours, theirs = (opened(home / entry["file"])(images) for home in (folder, PREBUILT))
         for output, values in ours.items():
@@ -96,16 +114,77 @@ def test_building_twice_gives_the_same_bytes(built: tuple[Path, Entries], tmp_pa
 def test_other_scales_give_other_int8_engines_and_the_same_float_ones(
     built: tuple[Path, Entries], tmp_path: Path
 ) -> None:
-    for name in NETWORKS:
-        fields = json.loads((shipped_cache() / f"{name}.json").read_text())
+    def scaled(fields: dict[str, Any]) -> None:
         fields["layers"]["conv2"]["limit"] *= 0.9
-        (tmp_path / f"{name}.json").write_text(json.dumps(fields))
-    changed = {
+
+    changed = changed_engines(built[1], tmp_path, scaled)
+    assert set(changed) == {("int8", "tflite"), ("mixed", "tflite"), ("int8", "onnx")}
+
+
+@pytest.mark.parametrize("field", ["low", "high", "logit_offset"])
+def test_what_is_measured_for_the_core_changes_its_int8_engines_alone(
+    built: tuple[Path, Entries], tmp_path: Path, field: str
+) -> None:
+    def moved(fields: dict[str, Any]) -> None:
+        if field == "logit_offset":
+            fields[field] += 0.25
+        else:
+            fields["layers"]["conv2"][field] *= 0.9
+
+    assert changed_engines(built[1], tmp_path, moved) == {("int8", "native"): 3}
+
+
+def changed_engines(
+    entries: Entries, folder: Path, change: Callable[[dict[str, Any]], None]
+) -> Counter[tuple[str, str]]:
+    """Return how many engines of each set change when the caches of all networks do."""
+    for name in CACHES:
+        fields = json.loads((shipped_cache() / f"{name}.json").read_text())
+        change(fields)
+        (folder / f"{name}.json").write_text(json.dumps(fields))
+    return Counter(
         (old["precision"], old["runtime"])
-        for old, new in zip(built[1], build_all(tmp_path / "new", tmp_path), strict=True)
+        for old, new in zip(entries, build_all(folder / "new", folder), strict=True)
         if old["sha256"] != new["sha256"]
-    }
-    assert changed == {("int8", "tflite"), ("mixed", "tflite"), ("int8", "onnx")}
+    )
+
+
+def test_p_nets_engine_for_the_core_is_of_weights_and_a_calibration_of_its_own(
+    built: tuple[Path, Entries],
+) -> None:
+    entries = {e["file"]: e for e in built[1]}
+    ours, theirs = entries["pnet.int8.npz"], entries["pnet.int8.tflite"]
+    assert ours["weights_sha256"] != theirs["weights_sha256"]
+    assert ours["calibration_sha256"] != theirs["calibration_sha256"]
+    cache = (shipped_cache() / "pnet.native.json").read_bytes()
+    assert ours["calibration_sha256"] == hashlib.sha256(cache).hexdigest()
+    for name in ("rnet", "onet"):
+        ours, theirs = entries[f"{name}.int8.npz"], entries[f"{name}.int8.tflite"]
+        for field in ("weights_sha256", "calibration_sha256"):
+            assert ours[field] == theirs[field]
+    for name in NETWORKS:
+        fp32 = entries[f"{name}.fp32.npz"]
+        assert fp32["weights_sha256"] == entries[f"{name}.fp32.tflite"]["weights_sha256"]
+        assert fp32["calibration_sha256"] is None
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_engines_for_the_core_carry_the_spans_and_the_offset_of_the_cache(name: str) -> None:
+    weights, cache = native_weights(name)
+    calibration = read_calibration(shipped_cache() / f"{cache}.json")
+    arrays = read_arrays((PREBUILT / f"{name}.int8.npz").read_bytes(), name, name)
+    for layer in weights.layers:
+        low, high = calibration.spans()[layer.conv.name]
+        scale, zero = (arrays[f"{layer.conv.name}.{field}"] for field in ("scale", "zero_point"))
+        # Zero itself is a step, so that both ends may be half a step aside.
+        assert float(scale) == pytest.approx((high - low) / 255, rel=1e-6)
+        assert float(scale) * (0 - int(zero)) == pytest.approx(low, abs=0.51 * float(scale))
+        assert float(scale) * (255 - int(zero)) == pytest.approx(high, abs=0.51 * float(scale))
+    bias = next(head.bias for head in weights.heads if head.name == "logit")
+    assert calibration.logit_offset != 0
+    np.testing.assert_allclose(
+        arrays["logit.bias"], bias + calibration.logit_offset, rtol=0, atol=1e-6
+    )
 
 
 def test_a_stale_cache_builds_nothing(tmp_path: Path) -> None:
@@ -117,11 +196,34 @@ def test_a_stale_cache_builds_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "new").glob("*.int8.*"))
 
 
+@pytest.mark.parametrize("name", ["pnet.native", "rnet"])
+def test_a_stale_cache_of_the_core_builds_no_int8_engine_for_it(name: str, tmp_path: Path) -> None:
+    network = name.partition(".")[0]
+    fields = json.loads((shipped_cache() / f"{name}.json").read_text())
+    fields["weights"]["conv1.weight"] = "0" * 64
+    (tmp_path / f"{name}.json").write_text(json.dumps(fields))
+    calibration, (weights, _) = read_calibration(tmp_path / f"{name}.json"), native_weights(network)
+    with pytest.raises(EngineError, match=rf"{network} is stale: conv1\.weight changed"):
+        build_native(network, "int8", calibration, weights)
+    build_native(network, "fp32", calibration, weights)
+
+
+def test_the_calibration_of_other_weights_of_p_net_builds_nothing_for_the_core() -> None:
+    calibration = read_calibration(shipped_cache() / "pnet.json")  # of LiteRT's
+    with pytest.raises(EngineError, match=r"pnet is stale: .*changed"):
+        build_native("pnet", "int8", calibration, native_weights("pnet")[0])
+
+
 def test_int8_engines_are_at_most_three_tenths_of_the_float_ones() -> None:
     sizes = {
         precision: sum((PREBUILT / f"{n}.{precision}.tflite").stat().st_size for n in NETWORKS)
         for precision in TFLITE
     }
+    native = {
+        precision: sum((PREBUILT / f"{n}.{precision}.npz").stat().st_size for n in NETWORKS)
+        for precision in NATIVE
+    }
+    assert native["int8"] <= 0.30 * native["fp32"]
     assert sizes["int8"] <= 0.30 * sizes["fp32"]
     assert sizes["fp16"] <= 0.55 * sizes["fp32"]
     assert sizes["dynamic"] <= 0.30 * sizes["fp32"]
@@ -145,7 +247,7 @@ def test_layers_that_the_mixed_engine_keeps_in_float_lose_nothing(
         model = build_tflite(name, "mixed", calibration, int8_weights(name))
         found[kind] = operators(model)
         outputs[kind] = TfliteNetwork(model, name, (1,), 1)(images)
-    int8 = open_named("int8", threads=1)
+    int8 = open_named("int8.tflite", threads=1)
     assert "DEQUANTIZE" in found["some"]
     for output, exact in outputs["all"].items():
         lost = {kind: np.abs(outputs[kind][output] - exact).mean() for kind in ("none", "some")}
@@ -158,7 +260,7 @@ def test_layers_that_the_mixed_engine_keeps_in_float_lose_nothing(
 def test_float_layers_in_between_open_from_a_folder_and_find_the_face(tmp_path: Path) -> None:
     from unface.mtcnn import Cascade
 
-    for name in NETWORKS:
+    for name in CACHES:
         fields = json.loads((shipped_cache() / f"{name}.json").read_text())
         fields["float_layers"] = ["conv2"]
         (tmp_path / f"{name}.json").write_text(json.dumps(fields))
@@ -186,7 +288,7 @@ def pictures() -> list[LabelledPicture]:
 
 @pytest.fixture(scope="module")
 def judged(
-    built: tuple[Path, Entries], pictures: list[LabelledPicture]
+    core: None, built: tuple[Path, Entries], pictures: list[LabelledPicture]
 ) -> tuple[Path, Entries, list[dict[str, Any]]]:
     folder, entries = built
     write_manifest(folder, entries, [])
@@ -200,7 +302,8 @@ def test_each_set_of_engines_gets_a_certificate_of_its_bytes(
 ) -> None:
     folder, entries, certificates = judged
     sets = {(c["precision"], c["runtime"]): c for c in certificates}
-    assert len(certificates) == len(sets) == len(TFLITE) + len(ONNX)
+    assert len(certificates) == len(sets) == SETS
+    assert {runtime for _, runtime in sets} == {"tflite", "onnx", "native"}
     for (precision, runtime), certificate in sets.items():
         assert certificate["engines"] == {
             e["network"]: e["sha256"]
@@ -215,7 +318,9 @@ def test_each_set_of_engines_gets_a_certificate_of_its_bytes(
         assert not any(
             "seconds" in key or key.endswith("time") for key in certificate if key != "runtime"
         )
-    assert sets["fp32", "tflite"]["recall"]["all"]["candidate"] == 100
+    for runtime in ("tflite", "native"):
+        assert sets["fp32", runtime]["recall"]["all"]["candidate"] == 100
+        read_shelf(folder).check_certificate("fp32", runtime)
     assert [c.passed for c in read_shelf(folder).certificates] == [
         c["passed"] for c in certificates
     ]
@@ -231,8 +336,11 @@ def test_certificates_are_kept_while_no_byte_changes(
     assert asked == []
 
 
+@pytest.mark.parametrize("runtime", ["tflite", "native"])
 def test_a_changed_byte_is_judged_anew_and_nothing_else(
-    judged: tuple[Path, Entries, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+    judged: tuple[Path, Entries, list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    runtime: str,
 ) -> None:
     folder, entries, certificates = judged
     asked: list[tuple[str, str]] = []
@@ -242,9 +350,10 @@ def test_a_changed_byte_is_judged_anew_and_nothing_else(
         return {"engines": hashes}
 
     monkeypatch.setattr(building, "_certificate", judge)
-    changed = [{**e, "sha256": "0" * 64} if e["file"] == "rnet.int8.tflite" else e for e in entries]
+    other = f"rnet.int8.{SUFFIXES[runtime]}"
+    changed = [{**e, "sha256": "0" * 64} if e["file"] == other else e for e in entries]
     new = certify(folder, changed, [], "others")
-    assert asked == [("tflite", "int8")]
+    assert asked == [(runtime, "int8")]
     kept = [c for c in new if c in certificates]
     assert len(kept) == len(certificates) - 1
     (made,) = (c for c in new if c not in certificates)
@@ -263,7 +372,7 @@ def test_without_a_readable_manifest_all_is_judged(
     if content is not None:
         (tmp_path / "manifest.json").write_text(content)
     certify(tmp_path, judged[1], [], "others")
-    assert len(asked) == len(TFLITE) + len(ONNX)
+    assert len(asked) == SETS
 
 
 def test_the_manifest_names_the_tools_it_was_made_with(
@@ -331,7 +440,7 @@ def test_onnx_engines_take_any_batch_and_give_what_the_contract_says(precision: 
         images = photo_parts(name)[:3]
         together = network(images)
         alone = [network(images[k : k + 1]) for k in range(3)]
-        lite = getattr(open_named("fp32", threads=1), name)(images)
+        lite = getattr(open_named("fp32.tflite", threads=1), name)(images)
         assert together.keys() == lite.keys()
         for output, values in together.items():
             assert values.shape == lite[output].shape

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="torch comes with unface[engines]")
@@ -16,6 +16,7 @@ pytest.importorskip("torch", reason="torch comes with unface[engines]")
 from safetensors.numpy import load_file, save_file
 from small_networks import small
 
+from unface.calibration import weights as weights_module
 from unface.calibration.cache import (
     METHODS,
     VERSION,
@@ -29,6 +30,7 @@ from unface.calibration.weights import (
     hash_of,
     hashes_of,
     int8_weights,
+    native_weights,
     read_tuned,
     tensors_of,
     write_tuned,
@@ -38,6 +40,7 @@ from unface.errors import EngineError
 
 CACHE = Path(__file__).parents[2] / "calibration" / "cache"
 NETWORKS = ("pnet", "rnet", "onet")
+CACHES = (*NETWORKS, "pnet.native")  # P-Net has weights of its own for the compiled core
 
 
 def tiny(seed: int = 1) -> Trained:
@@ -45,26 +48,46 @@ def tiny(seed: int = 1) -> Trained:
 
 
 def calibration_of(trained: Trained) -> Calibration:
-    layers = {name: LayerRange(1.5, 2.25, "percentile") for name in ("conv1", "logit", "box")}
-    return Calibration(trained.network, 7, "ab" * 32, hashes_of(trained), layers, ("box",))
+    layer = LayerRange(1.5, 2.25, "percentile", -0.75, 2.0)
+    layers = dict.fromkeys(("conv1", "logit", "box"), layer)
+    return Calibration(trained.network, 7, "ab" * 32, hashes_of(trained), layers, ("box",), 0.125)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+def weights_of(cache: str) -> Trained:
+    """Return the weights that a committed cache is of."""
+    network, _, native = cache.partition(".")
+    return native_weights(network)[0] if native else int8_weights(network)
+
+
+@pytest.mark.parametrize("name", CACHES)
 def test_the_committed_cache_is_that_of_the_committed_weights(name: str) -> None:
     calibration = read_calibration(CACHE / f"{name}.json")
-    weights = int8_weights(name)
+    weights = weights_of(name)
     calibration.check(weights)
     assert calibration.samples > 500
-    assert calibration.scales().keys() == {
+    layers = {
         *(layer.conv.name for layer in weights.layers),
         *(head.name for head in weights.heads),
     }
+    assert calibration.scales().keys() == calibration.spans().keys() == layers
+    assert 0 < abs(calibration.logit_offset) < 1
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_has_the_calibration_of_what_is_quantized_for_the_core() -> None:
+    assert {path.stem for path in CACHE.glob("*.json")} == set(CACHES)
+    for network in NETWORKS:
+        weights, name = native_weights(network)
+        assert name == ("pnet.native" if network == "pnet" else network)
+        read_calibration(CACHE / f"{name}.json").check(weights)
+    with pytest.raises(EngineError, match="pnet is stale"):  # LiteRT's weights are others
+        read_calibration(CACHE / "pnet.json").check(native_weights("pnet")[0])
+
+
+@pytest.mark.parametrize("name", CACHES)
 def test_the_committed_cache_is_as_the_program_writes_it(name: str, tmp_path: Path) -> None:
     committed = CACHE / f"{name}.json"
-    again = write_calibration(read_calibration(committed), tmp_path)
+    again = write_calibration(read_calibration(committed), tmp_path, name)
+    assert again.name == committed.name
     assert again.read_text() == committed.read_text()
 
 
@@ -74,7 +97,10 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_siz
 @st.composite
 def layer_ranges(draw: st.DrawFn) -> LayerRange:
     largest = draw(st.floats(1e-6, 1e6))
-    return LayerRange(draw(st.floats(1e-7, largest)), largest, draw(st.sampled_from(METHODS)))
+    low, high = draw(st.floats(-1e6, 0)), draw(st.floats(0, 1e6))
+    assume(low < high)
+    limit, method = draw(st.floats(1e-7, largest)), draw(st.sampled_from(METHODS))
+    return LayerRange(limit, largest, method, low, high)
 
 
 @given(st.dictionaries(NAMES, layer_ranges(), min_size=1, max_size=6), st.data())
@@ -83,7 +109,8 @@ def test_a_calibration_survives_the_file(
     tmp_path_factory: pytest.TempPathFactory, layers: dict[str, LayerRange], data: st.DataObject
 ) -> None:
     floating = tuple(data.draw(st.lists(st.sampled_from(sorted(layers)), unique=True)))
-    made = Calibration("rnet", 3, "0" * 64, {"conv1.weight": "1" * 64}, layers, floating)
+    weights, offset = {"conv1.weight": "1" * 64}, data.draw(st.floats(-9, 9))
+    made = Calibration("rnet", 3, "0" * 64, weights, layers, floating, offset)
     folder = tmp_path_factory.mktemp("cache") / "new"
     path = write_calibration(made, folder)
     assert path == folder / "rnet.json"
@@ -93,7 +120,10 @@ def test_a_calibration_survives_the_file(
 
 def test_a_calibration_is_readable_one_fact_a_line(tmp_path: Path) -> None:
     lines = write_calibration(calibration_of(tiny()), tmp_path).read_text().splitlines()
-    for line in (' "network": "small",', ' "samples": 7,', '   "limit": 1.5,'):
+    for line in (
+        *(' "network": "small",', ' "samples": 7,', '   "limit": 1.5,', '   "low": -0.75,'),
+        ' "logit_offset": 0.125',
+    ):
         assert line in lines
     assert max(map(len, lines)) < 100
     assert json.loads("\n".join(lines))["version"] == VERSION
@@ -102,6 +132,19 @@ def test_a_calibration_is_readable_one_fact_a_line(tmp_path: Path) -> None:
 def test_scales_are_what_float32_holds(tmp_path: Path) -> None:
     scales = calibration_of(tiny()).scales()
     assert set(scales.values()) == {float(np.float32(1.5 / 127))}
+
+
+def test_spans_are_what_the_core_stores_of_each_layer() -> None:
+    assert set(calibration_of(tiny()).spans().values()) == {(-0.75, 2.0)}
+
+
+@pytest.mark.parametrize(("low", "high"), [(-3.0, 0.0), (0.0, 3.0)])
+def test_a_layer_may_give_values_of_one_sign_alone(tmp_path: Path, low: float, high: float) -> None:
+    """What P-Net gives of pictures with few faces: no logit above zero."""
+    made = calibration_of(tiny())
+    layer = replace(made.layers["logit"], low=low, high=high)
+    made = replace(made, layers={**made.layers, "logit": layer})
+    assert read_calibration(write_calibration(made, tmp_path)) == made
 
 
 @pytest.mark.parametrize(("logit", "box"), [(10.0, 0.1), (10.0, 1.0), (1.0, 5.0)])
@@ -166,6 +209,20 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a layer that is a number": lambda f: f["layers"].update(conv1=1.5),
     "a layer without a limit": lambda f: f["layers"]["conv1"].pop("limit"),
     "a layer of an earlier program": with_layer(channels=[1.0]),
+    "a layer without a span": lambda f: [f["layers"]["conv1"].pop(n) for n in ("low", "high")],
+    "a span that ends below zero": with_layer(high=-0.1),
+    "a span that begins above zero": with_layer(low=0.1),
+    "a span of nothing": with_layer(low=0.0, high=0.0),
+    "a span that is NaN": with_layer(low=float("nan")),
+    "a span of infinity": with_layer(high=float("inf")),
+    "a span in words": with_layer(low="-1"),
+    "a span that is true": with_layer(high=True),
+    "no offset": lambda f: f.pop("logit_offset"),
+    "an offset that is NaN": lambda f: f.update(logit_offset=float("nan")),
+    "an offset of infinity": lambda f: f.update(logit_offset=float("inf")),
+    "an offset in words": lambda f: f.update(logit_offset="0.1"),
+    "an offset that is true": lambda f: f.update(logit_offset=True),
+    "an offset that is nothing": lambda f: f.update(logit_offset=None),
     "a limit that is NaN": with_layer(limit=float("nan")),
     "a limit of infinity": with_layer(limit=float("inf"), largest=float("inf")),
     "a negative limit": with_layer(limit=-1.0),
@@ -301,3 +358,19 @@ def test_without_tuned_weights_the_trained_ones_are_quantized(tmp_path: Path) ->
     (tmp_path / "pnet.safetensors").write_bytes(b"")
     with pytest.raises(EngineError, match="tune again"):  # never silently the others
         int8_weights("pnet", tmp_path)
+
+
+def test_the_core_quantizes_the_weights_of_all_where_it_has_none_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights_module, "files", lambda _: tmp_path)
+    trained = read_trained("pnet")
+    weights, name = native_weights("pnet")
+    assert (hash_of(weights), name) == (hash_of(trained), "pnet")
+    write_tuned(tuned(trained), hash_of(trained), tmp_path / "tuned" / "pnet.native.safetensors")
+    weights, name = native_weights("pnet")
+    assert name == "pnet.native"
+    assert hash_of(weights) != hash_of(trained) == hash_of(int8_weights("pnet"))
+    (tmp_path / "tuned" / "pnet.native.safetensors").write_bytes(b"")
+    with pytest.raises(EngineError, match=r"pnet\.native\.safetensors.*tune again"):
+        native_weights("pnet")  # never silently the others

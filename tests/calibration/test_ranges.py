@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,9 +11,10 @@ torch = pytest.importorskip("torch", reason="torch comes with unface[engines]")
 
 from small_networks import expected, images, small  # noqa: E402
 
+from unface.calibration import calibrate as calibrating  # noqa: E402
 from unface.calibration import ranges  # noqa: E402
 from unface.calibration.cache import METHODS  # noqa: E402
-from unface.calibration.calibrate import calibrate  # noqa: E402
+from unface.calibration.calibrate import calibrate, offset  # noqa: E402
 from unface.calibration.graph import MaxPool  # noqa: E402
 from unface.calibration.ranges import (  # noqa: E402
     BINS,
@@ -20,10 +22,12 @@ from unface.calibration.ranges import (  # noqa: E402
     activations,
     channel_limits,
     histograms,
+    spans,
     threshold,
 )
 from unface.calibration.rewrite import Trained, read_trained  # noqa: E402
-from unface.calibration.weights import hashes_of  # noqa: E402
+from unface.calibration.scenes import picture  # noqa: E402
+from unface.calibration.weights import hashes_of, native_weights  # noqa: E402
 from unface.mtcnn.networks import TorchNetwork, load_network  # noqa: E402
 
 Counts = NDArray[np.int64]
@@ -167,9 +171,14 @@ def test_channel_limits_are_the_quantiles_of_each_channel(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_calibration_says_what_it_was_measured_on(method: Method) -> None:
+def test_a_calibration_says_what_it_was_measured_on(
+    method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The core takes no network of another shape.
+    monkeypatch.setattr(calibrating, "offset", lambda *_: 0.125)
     trained, pixels = steep(), images(5, np.random.default_rng(6))
     made = calibrate(trained, pixels, method)
+    assert made.logit_offset == 0.125
     assert made == calibrate(trained, pixels, method)
     assert made.samples == 5
     assert made.weights == hashes_of(trained)
@@ -179,8 +188,98 @@ def test_a_calibration_says_what_it_was_measured_on(method: Method) -> None:
         assert layer.method == method
         assert 0 < layer.limit <= layer.largest * (1 + 1e-6)
         assert made.scales()[name] == pytest.approx(layer.limit / 127, rel=1e-6)
+        assert made.spans()[name] == pytest.approx(spans(trained, pixels)[name], rel=1e-5)
     logits = np.abs(expected(trained, pixels)["logit"]).max()
     assert made.layers["logit"].largest == pytest.approx(logits, rel=1e-4)
     other = pixels.copy()
     other[0, 0, 0, 0] ^= 1
     assert calibrate(trained, other, method).samples_sha256 != made.samples_sha256
+
+
+# --- for the compiled core ------------------------------------------------------------------------
+
+
+def test_spans_leave_out_the_same_small_share_on_either_side_of_what_prelu_gives() -> None:
+    trained, pixels = steep(), images(9, np.random.default_rng(4))  # more than two batches
+    whole = activations(trained, pixels)
+    for name, (low, high) in spans(trained, pixels).items():
+        after = whole[name][1].double().numpy()
+        assert low <= 0 <= high
+        assert low < high
+        step = (after.max() - after.min()) / BINS
+        first = np.quantile(after, 0.0001, method="lower")
+        last = np.quantile(after, 0.9999, method="higher")
+        assert low == pytest.approx(min(0, first), abs=2 * step)
+        assert high == pytest.approx(max(0, last), abs=2 * step)
+        assert (after < low - step).mean() <= 0.0001
+        assert (after > high + step).mean() <= 0.0001
+    # What is before PReLU needs no room: its largest is far below what a slope of -30 makes of it.
+    before, after = whole["conv1"]
+    assert spans(trained, pixels)["conv1"][1] > 2 * float(before.max())
+
+
+def test_spans_hold_zero_whatever_a_layer_gives() -> None:
+    rng = np.random.default_rng(8)
+    pixels = images(3, rng)
+    for shift, side in ((1000.0, 0), (-1000.0, 1)):
+        trained = small(rng, [[0.5, 0.5]], [None])
+        trained.layers[0].conv.bias[:] = shift
+        trained = Trained("pnet", trained.layers, trained.heads)
+        ends = spans(trained, pixels)["conv1"]
+        assert ends[side] == 0
+        assert abs(ends[1 - side]) > 400
+
+
+def test_one_outlier_is_outside_the_span() -> None:
+    """A single white pixel on grey, seen by a filter that is one pixel."""
+    trained = small(np.random.default_rng(9), [[0.5]], [None])
+    weight = np.zeros_like(trained.layers[0].conv.weight)
+    weight[0, 0, 0, 0] = 1
+    trained.layers[0].conv.weight[:] = weight
+    trained.layers[0].conv.bias[:] = 0
+    trained = Trained("pnet", trained.layers, trained.heads)
+    pixels = np.full((40, 20, 20, 3), 10, np.uint8)
+    pixels[0, 5, 5] = 255
+    assert spans(trained, pixels)["conv1"] == (0, pytest.approx(10, abs=2 * 255 / BINS))
+
+
+def parts(network: str) -> NDArray[np.uint8]:
+    """Return what is about a face, and beside it, as large as the network looks for."""
+    side, scale, step = {"pnet": (48, 8, 4), "rnet": (24, 4, 2), "onet": (48, 2, 4)}[network]
+    small = (512 // scale, 512 // scale)
+    photo = cv2.resize(picture("astronaut"), small, interpolation=cv2.INTER_AREA)
+    y1, x1 = (max(0, at // scale - 10) for at in (60, 170))  # her face, 90 pixels wide
+    places = [(y, x) for y in range(y1, y1 + 21, step) for x in range(x1, x1 + 21, step)]
+    shown = [photo[y : y + side, x : x + side] for y, x in places]
+    return np.stack([part for part in shown if part.shape == (side, side, 3)])
+
+
+@pytest.mark.usefixtures("core")
+@pytest.mark.parametrize("network", ["pnet", "rnet", "onet"])
+def test_with_the_offset_int8_passes_as_often_as_float(network: str) -> None:
+    weights, samples = native_weights(network)[0], parts(network)
+    made = calibrate(weights, samples)
+    least = {"pnet": 0.6, "rnet": 0.7, "onet": 0.7}[network]
+    least = float(np.log(least / (1 - least)))
+    exact = TorchNetwork(load_network(network))(samples)["logit"]
+    rounded = calibrating._integers(weights, made)(samples)["logit"]
+    passed = int((exact >= least).sum())
+    assert 0 < passed < exact.size
+    assert int((rounded + made.logit_offset >= least).sum()) == passed
+    assert 0 < abs(made.logit_offset) < 1
+    assert made == calibrate(weights, samples)
+
+
+@pytest.mark.usefixtures("core")
+def test_where_all_or_nothing_passes_there_is_no_offset() -> None:
+    weights = native_weights("rnet")[0]
+    made = calibrate(weights, parts("rnet"))
+    exact = TorchNetwork(load_network("rnet"))(parts("rnet"))["logit"]
+    for chosen in (exact > 2, exact < -2):
+        assert chosen.sum() > 3
+        assert offset(weights, made, parts("rnet")[chosen]) == 0
+
+
+def test_without_the_core_there_is_no_offset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFACE_KERNELS", "none")
+    assert calibrate(native_weights("rnet")[0], parts("rnet")[:9]).logit_offset == 0

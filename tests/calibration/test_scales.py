@@ -148,7 +148,7 @@ def test_biases_of_int8_convolutions_are_int32_at_the_product_of_the_scales(name
 def natural() -> Samples:
     """What the networks see in some of the pictures that ship."""
     pictures = [picture.load() for picture in labelled_scenes()[4:24:6]]
-    return harvest(pictures, open_named("fp32", threads=2))
+    return harvest(pictures, open_named("fp32.tflite", threads=2))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -158,8 +158,8 @@ def test_both_int8_engines_give_nearly_the_same_and_nearly_what_fp32_does(
     inputs = getattr(natural, name)
     assert len(inputs) >= 6
     scales = layers_of(name).scales()
-    lite: Network = getattr(open_named("int8", threads=2), name)
-    fp32: Network = getattr(open_named("fp32", threads=2), name)
+    lite: Network = getattr(open_named("int8.tflite", threads=2), name)
+    fp32: Network = getattr(open_named("fp32.tflite", threads=2), name)
     ours, theirs, float_ = lite(inputs), getattr(open_onnx(PREBUILT, "int8"), name)(inputs), fp32(
         inputs
     )  # fmt: skip

@@ -14,11 +14,13 @@ torch = pytest.importorskip("torch", reason="torch comes with unface[engines]")
 
 from small_networks import conv, images, small  # noqa: E402
 
+from unface.calibration import calibrate as calibrating  # noqa: E402
 from unface.calibration import tune as tuning  # noqa: E402
 from unface.calibration.cache import read_calibration  # noqa: E402
 from unface.calibration.calibrate import calibrate  # noqa: E402
 from unface.calibration.graph import Conv, MaxPool  # noqa: E402
-from unface.calibration.ranges import activations  # noqa: E402
+from unface.calibration.native_writer import write_native  # noqa: E402
+from unface.calibration.ranges import activations, spans  # noqa: E402
 from unface.calibration.rewrite import (  # noqa: E402
     INT8_FORMS,
     MERGED_HEADS_OF,
@@ -32,13 +34,25 @@ from unface.calibration.samples import SHAPES  # noqa: E402
 from unface.calibration.scales import Scales  # noqa: E402
 from unface.calibration.scenes import picture  # noqa: E402
 from unface.calibration.tflite_writer import write_tflite  # noqa: E402
-from unface.calibration.tune import QuantizedNetwork, rounded, tune  # noqa: E402
-from unface.calibration.weights import hash_of, int8_weights, tensors_of  # noqa: E402
+from unface.calibration.tune import (  # noqa: E402
+    QuantizedNetwork,
+    StoredNetwork,
+    rounded,
+    tune,
+)
+from unface.calibration.weights import (  # noqa: E402
+    hash_of,
+    int8_weights,
+    native_weights,
+    tensors_of,
+)
+from unface.engines.native import NativePNet  # noqa: E402
 from unface.engines.tflite import BOX_GAIN, MERGED_HEADS, TfliteNetwork  # noqa: E402
 
 CACHE = Path(__file__).parents[2] / "calibration" / "cache"
 Pixels = NDArray[np.uint8]
 Outputs = dict[str, NDArray[np.float32]]
+Spans = dict[str, tuple[float, float]]
 
 
 @pytest.fixture(autouse=True)
@@ -209,6 +223,107 @@ def test_the_simulation_gives_back_its_weights() -> None:
     assert hash_of(made) == hash_of(QuantizedNetwork(made, scales).trained())  # copied, not shared
 
 
+# --- the simulation of the compiled core ----------------------------------------------------------
+
+
+def stored(trained: Trained, measured: Spans, pixels: Pixels) -> Outputs:
+    """Return what the simulation gives, as a `Network` does."""
+    with torch.no_grad():
+        logit, box = StoredNetwork(trained, measured)(_tensor(pixels))
+    return {"logit": logit[:, 0].numpy(), "box": box.movedim(1, -1).numpy()}
+
+
+def disturbed_p_net(seed: int) -> Trained:
+    """Return P-Net with other weights and slopes of any sign, some above 1."""
+    rng, trained = np.random.default_rng(seed), disturbed(read_trained("pnet"), 0.4)
+    return replace(
+        trained,
+        layers=tuple(
+            replace(la, slopes=rng.uniform(-1.5, 1.5, len(la.slopes)).astype(np.float32))
+            for la in trained.layers
+        ),
+    )
+
+
+@pytest.mark.usefixtures("core")
+@pytest.mark.parametrize("seed", [None, 1, 2])
+def test_the_simulation_of_the_core_is_what_the_core_computes(seed: int | None) -> None:
+    """Of the weights that ship, and of others with other spans, some of which clip."""
+    photo = picture("astronaut")
+    places = [(0, 100), (60, 190), (200, 250)]
+    pixels = np.stack([photo[y : y + 90, x : x + 70] for y, x in places])
+    if seed is None:
+        trained = native_weights("pnet")[0]
+        measured = read_calibration(CACHE / "pnet.native.json").spans()
+    else:
+        trained = disturbed_p_net(seed)
+        measured = {k: (0.7 * v[0], 0.7 * v[1]) for k, v in spans(trained, pixels).items()}
+    real = NativePNet(write_native(trained, measured), "pnet")(pixels)
+    ours, float_ = stored(trained, measured, pixels), activations(trained, pixels)
+    for head, values in real.items():
+        apart = np.abs(ours[head] - values)
+        exact = float_[head][0].movedim(1, -1).numpy().reshape(values.shape)
+        lost = np.abs(exact - values)
+        # Single precision puts a value between two steps now and then into the other.
+        assert np.quantile(apart, 0.95) < 1e-4 * np.abs(values).max(), head
+        assert apart.mean() < 0.01 * lost.mean(), head
+
+
+@given(
+    st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=30),
+    st.floats(-9, 0),
+    st.floats(0.1, 9),
+)
+@settings(deadline=None)
+def test_storing_gives_one_of_256_values_and_passes_the_gradient_straight_through(
+    values: list[float], low: float, high: float
+) -> None:
+    x = torch.tensor(values, dtype=torch.float64, requires_grad=True)
+    y = tuning._Stored.apply(x, low, high)  # type: ignore[no-untyped-call]
+    step = (high - low) / 255
+    zero = round(-low / step)
+    steps = y.detach().numpy() / step + zero
+    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-6)
+    assert steps.min() > -0.01
+    assert steps.max() < 255.01
+    exact = np.array(values)
+    inside = (exact > low + step) & (exact < high - step)
+    assert (np.abs(y.detach().numpy() - exact)[inside] <= 0.5001 * step).all()
+    (y * torch.arange(1.0, len(values) + 1)).sum().backward()
+    assert x.grad is not None
+    order = np.arange(1.0, len(values) + 1)
+    beyond = (exact < low - step) | (exact > high + step)
+    np.testing.assert_allclose(x.grad[torch.from_numpy(inside)], order[inside])
+    np.testing.assert_allclose(x.grad[torch.from_numpy(beyond)], 0)
+    zeros = tuning._Stored.apply(torch.zeros(1), low, high)  # type: ignore[no-untyped-call]
+    assert zeros.item() == 0
+
+
+def test_the_simulation_of_the_core_gives_back_its_weights_and_slopes_above_one() -> None:
+    made = small(np.random.default_rng(5), [[0.5, -0.5]], [None])
+    made = replace(made, network="pnet")
+    network = StoredNetwork(made, {"conv1": (-1.0, 1.0)})
+    assert hash_of(network.trained()) == hash_of(made)
+    with torch.no_grad():
+        network.slopes[0][0] = 3.0
+        network.weights[0] += 1
+    changed = network.trained()
+    assert changed.layers[0].slopes.tolist() == [3.0, -0.5]  # the core has PReLU itself
+    np.testing.assert_allclose(changed.layers[0].conv.weight, made.layers[0].conv.weight + 1)
+    assert hash_of(made) == hash_of(StoredNetwork(made, {"conv1": (-1.0, 1.0)}).trained())
+
+
+def test_every_weight_bias_and_slope_of_the_simulation_of_the_core_can_be_learnt() -> None:
+    rng = np.random.default_rng(4)
+    made = small(rng, [[0.5, -0.5], [0.2, 0.3]], [MaxPool(2, 2), None])
+    pixels = images(4, rng)
+    network = StoredNetwork(made, spans(replace(made, network="pnet"), pixels))
+    sum(head.square().sum() for head in network(_tensor(pixels))).backward()
+    parameters = list(network.parameters())
+    assert len(parameters) == 4 + 4 + 2
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters)
+
+
 # --- tuning ---------------------------------------------------------------------------------------
 
 
@@ -227,6 +342,8 @@ def teacher(monkeypatch: pytest.MonkeyPatch) -> Trained:
         return tuple(found[head.name][0] for head in made.heads)
 
     monkeypatch.setattr(networks, "load_network", lambda name: forward)
+    # The core takes no network of another shape.
+    monkeypatch.setattr(calibrating, "offset", lambda *_: 0.0)
     monkeypatch.setitem(tuning.BATCH, "rnet", 16)
     return made
 
@@ -261,12 +378,33 @@ def test_tuning_brings_the_int8_engine_nearer_to_its_teacher(teacher: Trained) -
     assert distance(tuned, teacher, fresh) < 0.8 * distance(start, teacher, fresh)
 
 
-def test_tuning_is_the_same_every_time_and_leaves_what_it_is_given(teacher: Trained) -> None:
+def test_tuning_for_the_core_brings_its_arithmetic_nearer_to_the_teacher(
+    teacher: Trained,
+) -> None:
+    def apart(trained: Trained, pixels: Pixels) -> float:
+        given = stored(trained, calibrate(trained, pixels).spans(), pixels)["logit"].ravel()
+        wanted = activations(teacher, pixels)["logit"][0].numpy().ravel()
+        least = tuning.FLOOR
+        return float(np.abs(np.maximum(given, least) - np.maximum(wanted, least)).mean())
+
+    pixels = images(48, np.random.default_rng(8))
+    start = disturbed(teacher, 0.15)
+    tuned = tune(start, pixels, steps=300, native=True)
+    assert apart(tuned, pixels) < 0.7 * apart(start, pixels)
+    fresh = images(48, np.random.default_rng(9))
+    assert apart(tuned, fresh) < 0.8 * apart(start, fresh)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_tuning_is_the_same_every_time_and_leaves_what_it_is_given(
+    teacher: Trained, native: bool
+) -> None:
     pixels = images(16, np.random.default_rng(10))
     kept = {name: tensor.copy() for name, tensor in tensors_of(teacher).items()}
-    one, two = (tune(teacher, pixels, steps=5) for _ in range(2))
+    one, two = (tune(teacher, pixels, steps=5, native=native) for _ in range(2))
     assert hash_of(one) == hash_of(two) != hash_of(teacher)
-    assert hash_of(tune(teacher, pixels, steps=5, seed=1)) != hash_of(one)
+    assert hash_of(tune(teacher, pixels, steps=5, native=not native)) != hash_of(one)
+    assert hash_of(tune(teacher, pixels, steps=5, seed=1, native=native)) != hash_of(one)
     assert all((tensor == kept[name]).all() for name, tensor in tensors_of(teacher).items())
     assert {n: t.shape for n, t in tensors_of(one).items()} == {n: t.shape for n, t in kept.items()}
 

@@ -12,6 +12,7 @@ from serving import ServerProcess, free_port, serving_oddly
 
 import unface
 from unface.anonymize import decode, encode
+from unface.engines.shelf import read_shelf
 from unface.errors import (
     EngineError,
     ImageTooLarge,
@@ -39,11 +40,11 @@ def test_a_server_finds_what_this_process_finds(client: unface.Client, astronaut
 
 
 def test_faces_come_with_what_served_them_and_where_the_time_went(
-    client: unface.Client, astronaut: Image
+    client: unface.Client, astronaut: Image, backend: str
 ) -> None:
     faces = client.detect(astronaut)
     assert len(faces) == 1
-    assert (faces.backend, faces.precision) == ("tflite", "fp32")
+    assert (faces.backend, faces.precision) == (backend, "fp32")
     assert set(faces.timings_ms) == {"queue", "decode", "detect", "mask", "encode"}
     assert faces.timings_ms["detect"] > 0
     assert faces[0].landmarks.shape == (5, 2)
@@ -204,11 +205,13 @@ def test_too_many_bytes_are_an_image_too_large(client: unface.Client) -> None:
             client.detect(bytes(size))
 
 
-def test_the_server_tells_what_it_is(client: unface.Client) -> None:
+def test_the_server_tells_what_it_is(client: unface.Client, backend: str) -> None:
     info = client.info()
     assert info.version == unface.__version__  # type: ignore[attr-defined]
-    assert (info.backend, info.precision) == ("tflite", "fp32")
-    assert set(info.engines) == {"pnet", "rnet", "onet"}
+    assert (info.backend, info.precision) == (backend, "fp32")
+    engines = read_shelf().of("fp32", backend)
+    assert info.engines == {name: engine.sha256 for name, engine in engines.items()}
+    assert len(engines) == 3
     assert info.max_pixels == 100_000_000
     assert info.formats == ("jpeg", "png", "webp")
     assert info.profiles["accurate"] == unface.DetectOptions()

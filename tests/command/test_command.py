@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from skimage import data
 
 from unface.anonymize import decode
+from unface.kernels.library import instruction_set
 
 FACE = (177, 63, 264, 170)  # the astronaut's, in the photo that scikit-image ships
 
@@ -51,7 +53,9 @@ def test_detect_lists_each_face(photos: Path) -> None:
     assert "512 x 512  1 face" in result.stdout
 
 
-def test_json_is_one_line_for_each_picture_with_the_documented_fields(photos: Path) -> None:
+def test_json_is_one_line_for_each_picture_with_the_documented_fields(
+    photos: Path, runtime: str
+) -> None:
     result = unface("detect", photos, "--json")
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert [Path(r["image"]).name for r in records] == [
@@ -60,7 +64,7 @@ def test_json_is_one_line_for_each_picture_with_the_documented_fields(photos: Pa
     record = records[1]
     assert set(record) == {"image", "width", "height", "faces", "backend", "precision"}
     assert (record["width"], record["height"]) == (512, 512)
-    assert (record["backend"], record["precision"]) == ("tflite", "fp32")
+    assert (record["backend"], record["precision"]) == (runtime, "fp32")
     (face,) = record["faces"]
     assert np.abs(np.array(face["box"]) - FACE).max() < 8
     assert list(face["landmarks"]) == ["left_eye", "right_eye", "nose", "mouth_left", "mouth_right"]
@@ -217,18 +221,32 @@ def test_an_absent_server_is_said_and_how_to_start_one(photos: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_info_names_backend_engines_and_versions() -> None:
+def test_info_names_backend_engines_and_versions(runtime: str) -> None:
     facts = json.loads(unface("info", "--json").stdout)
-    assert facts["backend"] == "tflite"
+    assert facts["backend"] == runtime
     assert facts["precision"] == "fp32"
-    assert len(facts["engines"]) == 15  # three networks in five precisions
+    # Three networks in five precisions for LiteRT, in two for the core.
+    assert Counter(Path(file).suffix for file in facts["engines"]) == {".tflite": 15, ".npz": 6}
     assert facts["libraries"]["numpy"] == np.__version__
+    assert (facts["kernels"] == "none") is (runtime == "tflite")
 
 
-def test_int8_engines_find_the_face_too(photos: Path) -> None:
+def test_info_says_which_instructions_the_core_uses(
+    runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [line.split() for line in unface("info").stdout.splitlines()]
+    assert ["kernels", instruction_set()] in lines
+    if runtime == "native":
+        monkeypatch.setenv("UNFACE_KERNELS", "avx2")
+        lines = [line.split() for line in unface("info").stdout.splitlines()]
+        assert ["kernels", "avx2"] in lines
+        assert ["backend", "native"] in lines
+
+
+def test_int8_engines_find_the_face_too(photos: Path, runtime: str) -> None:
     result = unface("detect", photos / "one.jpg", "--precision", "int8", "--json")
     record = json.loads(result.stdout)
-    assert record["precision"] == "int8"
+    assert (record["backend"], record["precision"]) == (runtime, "int8")
     assert len(record["faces"]) == 1
 
 

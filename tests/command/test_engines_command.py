@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,12 +19,14 @@ from unface.calibration.samples import read_samples
 
 ROOT = Path(__file__).parents[2]
 PREBUILT = ROOT / "engines" / "prebuilt"
-NETWORKS = ("pnet", "rnet", "onet")
+CACHES = ("pnet", "rnet", "onet", "pnet.native")
 
 
-def unface(*arguments: object) -> subprocess.CompletedProcess[str]:
+def unface(
+    *arguments: object, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "unface.command", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
 
 
 @pytest.fixture
@@ -41,9 +44,13 @@ def test_the_engines_that_ship_are_listed_with_their_certificates() -> None:
     assert result.returncode == 0
     lines = result.stdout.splitlines()
     for precision in ("dynamic", "fp16", "fp32", "int8", "mixed"):
-        (line,) = (line for line in lines if line.startswith(f"{precision} "))
-        assert line.endswith("passed the gate")
+        sets = [line.split()[1] for line in lines if line.startswith(f"{precision} ")]
+        assert sets == (["native", "tflite"] if precision in ("fp32", "int8") else ["tflite"])
+    assert len([line for line in lines if line.endswith("passed the gate")]) == 7
+    assert not any("NOT CERTIFIED" in line for line in lines)
     assert len([line for line in lines if ".tflite" in line]) == 15
+    assert len([line for line in lines if ".npz" in line]) == 6
+    assert len(lines) == 7 + 21  # nothing serves ONNX
 
 
 def test_a_folder_without_engines_is_an_error(tmp_path: Path) -> None:
@@ -56,9 +63,10 @@ def test_calibrating_says_what_the_pictures_lack(photos: Path, tmp_path: Path) -
     assert result.returncode == 0, result.stderr
     assert "2 pictures are few: 100 to 500 are wanted" in result.stderr
     assert "0 back-lit faces are few" in result.stderr
-    for network in NETWORKS:
-        calibration = read_calibration(tmp_path / "cache" / f"{network}.json")
-        assert calibration.network == network
+    assert {path.stem for path in (tmp_path / "cache").iterdir()} == set(CACHES)
+    for name in CACHES:
+        calibration = read_calibration(tmp_path / "cache" / f"{name}.json")
+        assert calibration.network == name.partition(".")[0]
         assert calibration.samples > 1
 
 
@@ -70,8 +78,8 @@ def test_samples_can_be_kept_and_calibrate_the_same_again(photos: Path, tmp_path
     )
     assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
     assert read_samples(kept).images == 2
-    for network in NETWORKS:
-        name = f"{network}.json"
+    for cache in CACHES:
+        name = f"{cache}.json"
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -101,6 +109,7 @@ def test_pictures_without_faces_calibrate_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("core")
 def test_engines_of_ones_own_are_built_judged_and_used(tmp_path: Path, photos: Path) -> None:
     """Without pictures: the built-in set, as someone who tries it would."""
     cache, engines = tmp_path / "cache", tmp_path / "engines"
@@ -111,17 +120,21 @@ def test_engines_of_ones_own_are_built_judged_and_used(tmp_path: Path, photos: P
     assert built.returncode in (0, 1), built.stderr
     manifest = json.loads((engines / "manifest.json").read_text())
     certificates = {(c["runtime"], c["precision"]): c for c in manifest["certificates"]}
-    assert len(certificates) == 7
+    assert len(certificates) == 9
     assert certificates["tflite", "fp32"]["passed"]
+    assert certificates["native", "fp32"]["passed"]
     assert all(c["data"] == "built-in scenes" for c in certificates.values())
     picture = photos / "0.png"
     fp32 = unface("detect", picture, "--engines", engines, "--json")
     assert len(json.loads(fp32.stdout)["faces"]) == 1
-    int8 = unface("detect", picture, "--engines", engines, "--precision", "int8", "--json")
-    if certificates["tflite", "int8"]["passed"]:
-        assert len(json.loads(int8.stdout)["faces"]) == 1
-    else:
-        assert "failed the gate" in int8.stderr
+    for runtime, kernels in (("native", {}), ("tflite", {"UNFACE_KERNELS": "none"})):
+        options = ("--engines", engines, "--precision", "int8", "--json")
+        int8 = unface("detect", picture, *options, env={**os.environ, **kernels})
+        if certificates[runtime, "int8"]["passed"]:
+            assert len(json.loads(int8.stdout)["faces"]) == 1
+            assert json.loads(int8.stdout)["backend"] == runtime
+        else:
+            assert "failed the gate" in int8.stderr
 
 
 @pytest.fixture
@@ -135,11 +148,11 @@ def uncertified(tmp_path: Path) -> Path:
 
 
 def test_uncertified_engines_are_refused_unless_allowed_aloud(
-    uncertified: Path, photos: Path
+    uncertified: Path, photos: Path, runtime: str
 ) -> None:
     refused = unface("detect", photos / "0.png", "--engines", uncertified)
     assert refused.returncode == 1
-    assert "have no certificate" in refused.stderr
+    assert f"fp32 engines ({runtime}) have no certificate" in refused.stderr
     assert "1 face" not in refused.stdout
     allowed = unface("detect", photos / "0.png", "--engines", uncertified, "--allow-uncertified")
     assert allowed.returncode == 0

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from unface.calibration.scenes import labelled_scenes
+from unface.engines.shelf import read_shelf
 
 
 def validate(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -51,6 +52,21 @@ def test_an_engine_passes_beside_itself_and_the_reports_are_written(
     assert record["data"] == "my <pictures>"
     assert len(record["candidate"]["hashes"]) == 3
     assert "my &lt;pictures&gt;" in html_file.read_text()
+
+
+@pytest.mark.parametrize("candidate", ["int8.native", "int8.tflite"])
+def test_engines_of_a_runtime_are_judged_by_their_name(
+    labelled: Path, tmp_path: Path, candidate: str, request: pytest.FixtureRequest
+) -> None:
+    if candidate.endswith(".native"):
+        request.getfixturevalue("core")
+    options = ("--data", labelled, "--json", tmp_path / "report.json", "--no-speed")
+    result = validate("fp32.tflite", candidate, *options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    record = json.loads((tmp_path / "report.json").read_text())
+    precision, runtime = candidate.split(".")
+    wanted = {name: e.sha256 for name, e in read_shelf().of(precision, runtime).items()}
+    assert record["candidate"]["hashes"] == wanted
 
 
 @pytest.mark.slow
@@ -101,6 +117,7 @@ def test_a_picture_in_which_nothing_is_found_never_passes(tmp_path: Path) -> Non
         (("fp32",), "the following arguments are required: QUANT"),
         (("fp32", "fp32", "--data", "/nowhere"), "/nowhere is no folder"),
         (("fp32", "fp32", "--threads", "0"), "threads is 0"),
+        (("fp32", "int8.onnx"), "there are no int8 engines for 'onnx'"),
         (("fp32", "fp32", "--json", "/"), "/ is a folder"),
     ],
 )

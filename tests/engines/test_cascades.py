@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from scenes import crowd, found
 
@@ -9,15 +11,19 @@ from unface.mtcnn.options import DetectOptions, detect_options
 
 
 @pytest.fixture(scope="module")
-def cascades() -> Cascades:
-    return Cascades("fp32", threads=2)
+def cascades(arithmetic: str) -> Iterator[Cascades]:
+    """With the core, and without it."""
+    opened = Cascades("fp32", threads=2)
+    assert opened.backend == ("native" if arithmetic == "the core" else "tflite")
+    yield opened
+    opened.close()
 
 
 def test_options_choose_the_engines_and_the_answer_says_which(cascades: Cascades) -> None:
     scene = crowd(3, 2, 50)
     for profile, precision in (("accurate", "fp32"), ("fast", "int8"), ("privacy", "fp32")):
         faces = cascades.detect(scene.image, detect_options(profile))
-        assert faces.precision == precision
+        assert (faces.backend, faces.precision) == (cascades.backend, precision)
         assert found(scene, faces.boxes) == len(scene.faces)
 
 

@@ -87,7 +87,7 @@ def test_rougher_engines_find_the_same_easy_faces(precision: str) -> None:
     scene = crowd(4, 2, 50)
     faces = Cascade(open_named(f"{precision}.tflite", threads=2)).detect(scene.image)
     assert found(scene, faces.boxes) == len(scene.faces)
-    fp32 = Cascade(open_named("fp32", threads=2)).detect(scene.image)
+    fp32 = Cascade(open_named("fp32.tflite", threads=2)).detect(scene.image)
     assert found(Scene(scene.image, fp32.boxes.astype(float)), faces.boxes, 0.8) == len(fp32)
 
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import astronaut
 
+from unface.engines.shelf import open_named
 from unface.mtcnn.canvas import PAGE_SIDE, cells, fill_page, owners, plan_pages
-from unface.mtcnn.cascade import Cascade
 from unface.mtcnn.network import Network
 from unface.mtcnn.proposals import scan
 from unface.mtcnn.pyramid import Level, Mipmap, pyramid_levels
@@ -57,15 +57,17 @@ def test_pages_waste_little_of_a_large_picture() -> None:
     assert pixels / (len(plan_pages(levels)) * PAGE_SIDE**2) > 0.75
 
 
-@pytest.fixture(params=["tflite", "torch"])
-def pnet(request: pytest.FixtureRequest, cascade: Cascade) -> Network:
-    if request.param == "tflite":
-        return cascade.networks.pnet
-    return torch_pnet()
+@pytest.fixture(params=["tflite", "native", "torch"])
+def pnet(request: pytest.FixtureRequest) -> Network:
+    if request.param == "torch":
+        return torch_pnet()
+    if request.param == "native":
+        request.getfixturevalue("core")
+    return open_named(f"fp32.{request.param}", threads=2).pnet
 
 
 def torch_pnet() -> Network:
-    """P-Net for any size: the engines take nothing but pages."""
+    """P-Net for any size: LiteRT's engine takes nothing but pages."""
     pytest.importorskip("torch", reason="torch comes with unface[engines]")
     from unface.mtcnn.networks import TorchNetwork, load_network
 

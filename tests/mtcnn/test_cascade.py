@@ -190,7 +190,7 @@ def test_answers_that_are_no_numbers_are_an_error_and_never_zero_faces(
 ) -> None:
     networks = {name: getattr(cascade.networks, name) for name in ("pnet", "rnet", "onet")}
     networks[stage] = _Broken(networks[stage])
-    broken = Cascade(Networks(**networks, backend="tflite", precision="fp32"))
+    broken = Cascade(Networks(**networks, backend="broken", precision="fp32"))
     with pytest.raises(EngineError, match="no number"):
         broken.detect(astronaut())
 

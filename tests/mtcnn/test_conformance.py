@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scenes import Image, astronaut, compose, crowd, iou
 
-from unface.engines import open_networks
+from unface.engines.shelf import open_named
 from unface.mtcnn import Cascade, DetectOptions, Faces, Networks
 
 torch = pytest.importorskip("torch", reason="torch comes with unface[engines]")
@@ -48,9 +48,21 @@ def picture(scene: str) -> Image:
     return np.ascontiguousarray(SCENES[scene]())
 
 
-@pytest.fixture(scope="module", params=["torch", "tflite"])
-def engines(request: pytest.FixtureRequest, torch_reference: Networks) -> Networks:
-    return torch_reference if request.param == "torch" else open_networks("fp32", threads=2)
+@pytest.fixture(scope="module", params=["torch", "native", "tflite", "tflite without the core"])
+def engines(request: pytest.FixtureRequest, torch_reference: Networks) -> Iterator[Networks]:
+    """All that serves; without the core resampling and suppression are OpenCV's and numpy's too."""
+    backend, _, alone = request.param.partition(" ")
+    if backend == "torch":
+        yield torch_reference
+        return
+    if not alone:
+        request.getfixturevalue("core")
+    with pytest.MonkeyPatch.context() as patch:
+        if alone:
+            patch.setenv("UNFACE_KERNELS", "none")
+        networks = open_named(f"fp32.{backend}", threads=2)
+        assert networks.backend == backend
+        yield networks
 
 
 def disagreements(faces: Faces, expected: Faces) -> int:
@@ -72,6 +84,7 @@ def test_the_cascade_finds_what_the_reference_finds(
     expected = expected_of(scene)
     faces = Cascade(engines).detect(picture(scene))
     assert disagreements(faces, expected) == 0
+    assert faces.backend == engines.backend
     assert faces.boxes.dtype == faces.scores.dtype == faces.landmarks.dtype == np.float32
     if len(faces):
         matched = iou(expected.boxes, faces.boxes).argmax(axis=1)

@@ -9,6 +9,8 @@ from unface.mtcnn import crops
 from unface.mtcnn.crops import WINDOW, crop_squares
 from unface.mtcnn.pyramid import Mipmap
 
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
 
 def slow_crop(image: NDArray[np.uint8], square: list[float], size: int) -> NDArray[np.float64]:
     """Sample 2 x 2 points of each output pixel with bilinear weights, black beyond the image."""

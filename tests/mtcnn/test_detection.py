@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scenes import TEXTURES, Image, Scene, astronaut, background, compose, crowd, found
 
 import unface
+from unface.engines.native import NativeNetwork, NativePNet
+from unface.engines.shelf import open_named
 from unface.errors import EngineError, InvalidImage, InvalidOption
 from unface.mtcnn import Cascade, DetectOptions, Faces, Networks
+
+PREBUILT = Path(__file__).parents[2] / "engines" / "prebuilt"
 
 
 def same(a: Faces, b: Faces) -> bool:
@@ -116,16 +124,37 @@ def test_a_single_answer_that_is_no_number_is_an_error(
 ) -> None:
     networks = {name: getattr(cascade.networks, name) for name in ("pnet", "rnet", "onet")}
     networks[stage] = _NoNumber(networks[stage], output, value)
-    broken = Cascade(Networks(**networks, backend="tflite", precision="fp32"))
+    broken = Cascade(Networks(**networks, backend="broken", precision="fp32"))
     with pytest.raises(EngineError, match=output):
         broken.detect(astronaut())
 
 
-def test_a_detector_says_what_serves_it_and_closes_with_its_block() -> None:
+@pytest.mark.usefixtures("core")
+@pytest.mark.parametrize("weights", ["conv2.weight", "logit.weight", "box.weight"])
+@pytest.mark.parametrize("name", ["pnet", "rnet", "onet"])
+def test_answers_of_the_core_that_are_no_numbers_are_an_error_too(name: str, weights: str) -> None:
+    """The core itself leaves out what is below the threshold, and NaN is below and above none."""
+    with np.load(PREBUILT / f"{name}.fp32.npz") as file:
+        arrays = dict(file)
+    signs = np.random.default_rng(0).choice([-1, 1], arrays[weights].shape)
+    arrays[weights] = (3e38 * signs).astype(np.float32)  # finite, but not what they add up to
+    model = io.BytesIO()
+    np.savez(model, **arrays)  # type: ignore[arg-type]
+    networks = open_named("fp32.native", threads=2)
+    broken = (
+        NativePNet(model.getvalue(), name)
+        if name == "pnet"
+        else NativeNetwork(model.getvalue(), name, name, networks.team)
+    )
+    with pytest.raises(EngineError, match="no numbers"):
+        Cascade(replace(networks, **{name: broken})).detect(astronaut())
+
+
+def test_a_detector_says_what_serves_it_and_closes_with_its_block(runtime: str) -> None:
     with unface.Detector(threads=1) as detector:
         faces = detector.detect(astronaut())
         assert (detector.backend, detector.precision) == (faces.backend, faces.precision)
-        assert (faces.backend, faces.precision) == ("tflite", "fp32")
+        assert (faces.backend, faces.precision) == (runtime, "fp32")
         assert (faces.width, faces.height) == (512, 512)
         assert set(faces.timings_ms) == {"pnet", "rnet", "onet"}
 

@@ -50,6 +50,9 @@ print((psutil.Process().memory_info().rss - before) / 2**20)
 """
 
 
+pytestmark = pytest.mark.usefixtures("runtime")  # the processes inherit it
+
+
 def detect_alone(picture: str) -> tuple[int, int, float]:
     """Return faces found, faces there, and MiB that the detection took."""
     code = CODE.format(tests=str(TESTS), picture=picture)

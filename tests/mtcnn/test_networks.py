@@ -91,7 +91,7 @@ def test_folded_networks_compute_what_the_published_ones_do(
 
 
 @pytest.mark.parametrize("name", ["pnet", "rnet", "onet"])
-def test_tflite_engines_compute_what_the_torch_networks_do(name: str) -> None:
+def test_engines_compute_what_the_torch_networks_do(name: str, runtime: str) -> None:
     """Every output of every engine that ships, on photographs and on the extremes."""
     side = {"pnet": 256, "rnet": 24, "onet": 48}[name]
     images = np.stack(
@@ -99,7 +99,7 @@ def test_tflite_engines_compute_what_the_torch_networks_do(name: str) -> None:
         + [np.full((side, side, 3), grey, np.uint8) for grey in (0, 255)]
     )
     expected = TorchNetwork(load_network(name))(images)
-    outputs = getattr(open_named("fp32", threads=1), name)(images)
+    outputs = getattr(open_named(f"fp32.{runtime}", threads=1), name)(images)
     assert outputs.keys() == expected.keys()
     for output, values in outputs.items():
         assert values.shape == expected[output].shape

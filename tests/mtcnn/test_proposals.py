@@ -10,6 +10,8 @@ from unface.mtcnn.canvas import cells
 from unface.mtcnn.proposals import Cells, logit_from_probability, suppress_within_levels
 from unface.mtcnn.pyramid import Level
 
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 1.0))
 @settings(max_examples=80, deadline=None)

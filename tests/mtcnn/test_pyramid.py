@@ -7,6 +7,8 @@ from scenes import astronaut
 
 from unface.mtcnn.pyramid import Level, Mipmap, pyramid_levels
 
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
 GOLDEN = {  # ceil(side * 12 / min_face * 0.709 ** k), worked out by hand calculator
     (640, 480, 20): [
         (384, 288), (273, 205), (194, 145), (137, 103), (98, 73), (69, 52), (49, 37), (35, 26),

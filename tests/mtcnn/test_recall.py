@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.accuracy import evaluate, landmark_error
 from unface.anonymize import decode
-from unface.engines import open_networks
+from unface.engines.shelf import open_named
 from unface.mtcnn import Cascade
 
 Finder = Callable[[Path], dict[str, Any]]
@@ -43,12 +43,14 @@ def finder(cascade: Cascade, channels: slice = slice(None)) -> Finder:
 
 @pytest.fixture(scope="module")
 def fp32(cascade: Cascade) -> Finder:
+    """Of either runtime: see `cascade`."""
     return finder(cascade)
 
 
 @pytest.fixture(scope="module")
-def int8() -> Iterator[Finder]:
-    opened = Cascade(open_networks("int8", threads=2))
+def int8(cascade: Cascade) -> Iterator[Finder]:
+    """Of the same runtime."""
+    opened = Cascade(open_named(f"int8.{cascade.networks.backend}", threads=2))
     yield finder(opened)
     opened.close()
 

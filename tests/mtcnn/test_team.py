@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -124,3 +126,25 @@ def test_shares_are_runs_of_nearly_equal_length_that_leave_nothing_out(
     sizes = [end - begin for begin, end in runs]
     assert max(sizes) - min(sizes) <= 1
     assert min(sizes) > 0 or runs == [(0, 0)]  # of nothing: one run, empty
+
+
+FORKED = """
+import os, signal
+from unface.mtcnn.team import Team
+team = Team(3)
+assert team.map(abs, range(-9, 0)) == list(range(9, 0, -1))
+if os.fork() == 0:
+    signal.alarm(20)  # ends a process that waits for threads it has not
+    assert team.map(abs, range(-9, 0)) == list(range(9, 0, -1))
+    team.close()
+    os._exit(7)
+assert os.WEXITSTATUS(os.wait()[1]) == 7
+team.close()
+"""
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    """As `multiprocessing` and many web servers make them, after a detection or before."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKED]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from serving import ODD_SERVER, ServerProcess, free_port, serving, serving_oddly, started
 
+from unface.engines import prebuilt
 from unface.server.messages import raw_image_message
 from unface.v1 import unface_pb2 as pb
 from unface.v1.unface_pb2_grpc import UnfaceStub
@@ -62,13 +63,39 @@ def test_reflection_lists_the_service_and_gives_its_contract(channel: grpc.Chann
     assert b"AnonymizeStream" in contract.file_descriptor_response.file_descriptor_proto[0]
 
 
-def test_it_says_in_one_line_what_serves_where(server: ServerProcess) -> None:
+def test_it_says_in_one_line_what_serves_where(server: ServerProcess, backend: str) -> None:
     line = (
         server.lines[-1]
         if len(server.lines) == 1
         else next(line for line in server.lines if line.startswith("unface"))
     )
-    assert line.startswith(f"unface serving on {server.target} (tflite fp32, ")
+    assert line.startswith(f"unface serving on {server.target} ({backend} fp32, ")
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_what_it_says_is_what_serves_each_precision(precision: str, runtime: str) -> None:
+    """Nothing but LiteRT has FP16 engines; the profile "fast" is INT8 all the same."""
+    with (
+        serving("--precision", precision) as running,
+        grpc.insecure_channel(running.target) as channel,
+    ):
+        stub = UnfaceStub(channel)
+        info = stub.GetServerInfo(pb.GetServerInfoRequest())
+        image = raw_image_message(np.zeros((60, 80, 3), np.uint8))
+        said = "tflite" if precision == "fp16" else runtime
+        assert f"({said} {precision}, " in running.log
+        assert (info.backend, info.precision) == (said, precision)
+        answer = stub.Detect(pb.DetectRequest(image=image))
+        assert (answer.backend, answer.precision) == (said, precision)
+        fast = pb.DetectRequest(image=image, detect_options=pb.DetectOptions(profile="fast"))
+        assert (stub.Detect(fast).backend, stub.Detect(fast).precision) == (runtime, "int8")
+        serving_engines = {(precision, said), ("int8", runtime)}
+        assert {(e.name, e.precision, e.sha256) for e in info.engines} == {
+            (e.network, e.precision, e.sha256)
+            for e in prebuilt()
+            if (e.precision, e.runtime) in serving_engines
+        }
+        assert running.terminate() == 0
 
 
 def test_health_says_not_serving_until_the_warm_up_has_succeeded() -> None:

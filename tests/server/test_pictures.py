@@ -36,7 +36,7 @@ def overlap(a: pb.Box, b: tuple[float, ...]) -> float:
 
 
 def test_the_astronauts_face_is_found_with_its_landmarks(
-    stub: UnfaceStub, astronaut: Image
+    stub: UnfaceStub, astronaut: Image, backend: str
 ) -> None:
     answer = stub.Detect(pb.DetectRequest(image=pb.Image(encoded=encode(astronaut, "jpeg"))))
     face = answer.faces[0]  # of any others this is the best
@@ -47,7 +47,7 @@ def test_the_astronauts_face_is_found_with_its_landmarks(
     assert points.left_eye.y < points.nose.y < points.mouth_left.y
     assert points.mouth_left.x < points.mouth_right.x
     assert (answer.width, answer.height) == (512, 512)
-    assert (answer.backend, answer.precision) == ("tflite", "fp32")
+    assert (answer.backend, answer.precision) == (backend, "fp32")
     assert answer.timings.decode_ms > 0
     assert answer.timings.detect_ms > 0
     assert answer.timings.mask_ms == answer.timings.encode_ms == 0
@@ -182,14 +182,14 @@ def test_a_result_larger_than_a_message_is_refused_with_advice(stub: UnfaceStub)
     assert reason_of(caught.value) == "ImageTooLarge"
 
 
-def test_the_server_tells_what_serves(stub: UnfaceStub) -> None:
+def test_the_server_tells_what_serves(stub: UnfaceStub, backend: str) -> None:
     info = stub.GetServerInfo(pb.GetServerInfoRequest())
     assert info.version == version("unface")
-    assert (info.backend, info.precision) == ("tflite", "fp32")
+    assert (info.backend, info.precision) == (backend, "fp32")
     shipped = {
         (e.network, e.precision, e.sha256)
         for e in prebuilt()
-        if e.runtime == "tflite" and e.precision in ("fp32", "int8")
+        if e.runtime == backend and e.precision in ("fp32", "int8")
     }
     # The engines of the profiles: "fast" is served by INT8.
     assert {(e.name, e.precision, e.sha256) for e in info.engines} == shipped
