@@ -140,13 +140,12 @@ def open_finder(arguments: argparse.Namespace) -> Iterator[Client | Local]:
                 client.wait_until_serving(arguments.wait)
             yield client
         return
-    import cv2
-
+    from unface.anonymize.threads import limit_threads
     from unface.detector import Detector
     from unface.local import Local
 
     if arguments.threads is not None:
-        cv2.setNumThreads(arguments.threads)  # masks, turning and resizing: OpenCV has a pool too
+        limit_threads(arguments.threads)
     local = Local(Detector(**engine_choices(arguments)))
     try:
         yield local

@@ -14,12 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import cv2
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from unface.anonymize import FORMATS, Limits
+from unface.anonymize.threads import limit_threads
 from unface.engines.cascades import Cascades
 from unface.engines.shelf import cores, read_shelf
 from unface.errors import UnfaceError
@@ -80,7 +80,7 @@ def run(config: ServerConfig, open_detector: Opener = open_cascade) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code; says on stderr why it cannot."""
     give_large_buffers_back()
     # The detector and the codec threads share the cores; OpenCV would take all of them for each.
-    cv2.setNumThreads(1)
+    limit_threads(1)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_logging)
     try:

@@ -188,7 +188,9 @@ def test_one_quantized_layer_is_within_a_step_of_exact_in_both_runtimes() -> Non
         weight_error = weights[name] / 2 * 27 * 255
         assert np.abs(ort[name] - values).max() <= weight_error
         assert np.abs(lite[name] - values).max() <= weight_error + scales[name]
-        assert np.abs(lite[name] - ort[name]).max() <= 0.51 * scales[name] + 1e-3
+        # What rounded weights push past the largest value is clipped by the one that stores int8.
+        stored = np.clip(ort[name], -128 * scales[name], 127 * scales[name])
+        assert np.abs(lite[name] - stored).max() <= 0.51 * scales[name] + 1e-3
         assert len(np.unique(lite[name])) > 20
 
 
