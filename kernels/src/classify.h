@@ -105,7 +105,8 @@ static int run_layer(const layer *l, const uint8_t *from, int side, uint8_t *rin
         offsets[k] = ((tap / kernel * side + tap % kernel) * vectors + k % vectors) * BYTES;
     }
     int width = side - kernel + 1, pooled_width = l->pool ? pooled_side(l, width) : width;
-    ptrdiff_t row_bytes = (ptrdiff_t)pooled_width * out * BYTES, row_step = (ptrdiff_t)side * vectors * BYTES;
+    ptrdiff_t row_bytes = (ptrdiff_t)pooled_width * out * BYTES;
+    ptrdiff_t row_step = (ptrdiff_t)side * vectors * BYTES;
     for (int y = 0, done = 0; y < width; y++, from += row_step) {
         if (!l->pool) {
             convolve_row(l, from, offsets, vectors * BYTES, to + y * row_bytes, out * BYTES, BYTES,
@@ -131,7 +132,7 @@ static void run_head(const head *h, const uint8_t *from, float *outputs, int cou
     for (int channel = 0; channel < h->channels; channel++) {
         floats value = channel_floats(from + channel / PACKED * BYTES, channel % PACKED);
         for (int n = 0; n < h->out; n++)
-            sums[n] = add_product(sums[n], value, h->weights[channel * h->out + n]);
+            sums[n] = add_product(sums[n], value, set_floats(h->weights[channel * h->out + n]));
     }
     for (int n = 0; n < h->out; n++) {
         float values[LANES];

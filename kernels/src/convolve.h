@@ -10,7 +10,7 @@
  *     POOLED_CHANNELS       the same for P-Net's first layer, four vectors wide: 1, 2 or 5
  *
  * and, over the types `stored` (activations in memory), `total` (sums), `floats`, `activation` and
- * `weight` (ready to multiply), the functions that `int8_avx512.c` and `avx512.h` define.
+ * `weight` (ready to multiply), the functions that `avx512.h`, `float.h`, `int8.h` and `int8_avx512.c` define.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,28 +1,16 @@
 /* INT8 on 256-bit vectors, but for the products, which VNNI has an instruction for. */
 #include "avx2.h"
 
-#define PACKED 4
+#include "int8.h"
 
-typedef __m256i stored;
-typedef __m256i total;
-
-FN stored load(const void *at) { return _mm256_loadu_si256(at); }
-FN void store(void *at, stored v) { _mm256_storeu_si256(at, v); }
 FN total start(int32_t v) { return _mm256_set1_epi32(v); }
 FN total most(total a, total b) { return _mm256_max_epi32(a, b); }
 FN total least(total a, total b) { return _mm256_min_epi32(a, b); }
 FN stored most_stored(stored a, stored b) { return _mm256_max_epu8(a, b); }
 FN floats to_floats(total v) { return _mm256_cvtepi32_ps(v); }
-FN floats channel_floats(const void *at, int channel) { return word_bytes(load(at), channel); }
 
-/* Pixels come as words R, G, B, 0: as they are wanted. */
-FN void keep_pixels(void *at, ptrdiff_t vector_step, const uint32_t *words)
-{
-    (void)vector_step;
-    store(at, load(words));
-}
-
-/* Four channels, moved to their zero point, rounded, saturated to int8, plus 128, as the bytes of one vector. */
+/* Four channels, moved to their zero point, rounded, saturated to int8, plus 128, as the bytes of one
+ * vector. */
 FN void keep(void *at, ptrdiff_t vector_step, const floats *y, float zero)
 {
     (void)vector_step;

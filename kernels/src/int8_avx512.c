@@ -15,18 +15,15 @@
 #include "avx512.h"
 
 #define SUFFIX int8_avx512
-#define PACKED 4
 #define COLUMNS 3
 #define CHANNELS 8
 #define POOLED_CHANNELS 5
 
-typedef __m512i stored;
-typedef __m512i total;
+#include "int8.h"
+
 typedef __m512i activation;
 typedef __m512i weight;
 
-FN stored load(const void *at) { return _mm512_loadu_si512(at); }
-FN void store(void *at, stored v) { _mm512_storeu_si512(at, v); }
 FN total start(int32_t v) { return _mm512_set1_epi32(v); }
 FN activation as_activation(stored v) { return v; }
 FN weight as_weight(const int32_t *w) { return _mm512_set1_epi32(*w); }
@@ -42,16 +39,8 @@ FN total dot(total sum, activation a, weight w)
     return sum;
 }
 
-FN floats channel_floats(const void *at, int channel) { return word_bytes(load(at), channel); }
-
-/* Pixels come as words R, G, B, 0: as they are wanted. */
-FN void keep_pixels(void *at, ptrdiff_t vector_step, const uint32_t *words)
-{
-    (void)vector_step;
-    store(at, load(words));
-}
-
-/* Four channels, moved to their zero point, rounded, saturated to int8, plus 128, as the bytes of one vector. */
+/* Four channels, moved to their zero point, rounded, saturated to int8, plus 128, as the bytes of one
+ * vector. */
 FN void keep(void *at, ptrdiff_t vector_step, const floats *y, float zero)
 {
     (void)vector_step;
