@@ -30,6 +30,7 @@ from unface.calibration.graph import (
     Node,
     Prelu,
 )
+from unface.engines.native import LAYERS
 from unface.engines.tflite import BOX_GAIN, MERGED_HEADS
 from unface.mtcnn.network import FloatArray
 
@@ -71,15 +72,9 @@ class Trained:
         return (*(layer.conv for layer in self.layers), *self.heads)
 
 
-# Zhang et al. 2016, fig. 2: size, stride and whether a last part of a window counts.
 POOLS = {
-    "pnet": {"conv1": MaxPool(2, 2)},
-    "rnet": {"conv1": MaxPool(3, 2, ceil=True), "conv2": MaxPool(3, 2)},
-    "onet": {
-        "conv1": MaxPool(3, 2, ceil=True),
-        "conv2": MaxPool(3, 2),
-        "conv3": MaxPool(2, 2),
-    },
+    network: {name: MaxPool(p.size, p.stride, p.ceil) for name, _, p in layers if p.size}
+    for network, layers in LAYERS.items()
 }
 
 

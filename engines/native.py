@@ -22,6 +22,7 @@ from unface.errors import EngineError
 from unface.kernels.networks import CropKernel, ScanKernel
 from unface.kernels.packing import Convolution, PackedHead, PackedLayer, Pool
 from unface.mtcnn.canvas import cells
+from unface.mtcnn.cascade import O_NET_SIZE, R_NET_SIZE
 from unface.mtcnn.network import FloatArray, UInt8Array
 from unface.mtcnn.pyramid import P_NET_SIZE
 from unface.mtcnn.team import Team, shares
@@ -55,7 +56,7 @@ HEADS = {  # outputs, in order
     "rnet": {"logit": 1, "box": 4},
     "onet": {"logit": 1, "box": 4, "landmarks": 10},
 }
-INPUT_SIZES = {"rnet": 24, "onet": 48}
+INPUT_SIZES = {"rnet": R_NET_SIZE, "onet": O_NET_SIZE}
 GROUP = 16  # crops the core takes at once: a vector of 16, or two of 8
 
 # What numpy and zipfile raise for an array, a pickle, a damaged or an encrypted archive.

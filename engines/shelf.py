@@ -66,7 +66,7 @@ class Shelf:
     @property
     def precisions(self) -> list[str]:
         """The precisions for which there are all three TFLite engines."""
-        return sorted({e.precision for e in self.engines if len(self.of(e.precision, TFLITE)) == 3})
+        return [precision for precision, runtime in self.sets if runtime == TFLITE]
 
     @property
     def sets(self) -> list[tuple[str, str]]:
@@ -82,7 +82,7 @@ class Shelf:
 
     def fastest(self, precision: str) -> str:
         """Return the runtime that serves a precision on this machine."""
-        native = instruction_set() != "none" and len(self.of(precision, NATIVE)) == 3
+        native = instruction_set() != "none" and (precision, NATIVE) in self.sets
         return NATIVE if native else TFLITE
 
     def read(self, engine: Engine) -> bytes:

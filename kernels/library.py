@@ -6,7 +6,6 @@ import ctypes
 import importlib.util
 import os
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
@@ -91,7 +90,7 @@ def library() -> ctypes.CDLL:
         raise EngineError(
             "the compiled core of unface is missing: install a wheel, or gcc and unface"
         )
-    core = ctypes.CDLL(str(Path(found.origin)))
+    core = ctypes.CDLL(found.origin)
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(core, name)
         function.restype, function.argtypes = result, arguments

@@ -93,10 +93,9 @@ def _scan_levels(mipmap: Mipmap, levels: tuple[Level, ...], pnet: Scanner, least
     strips = list(cut_strips(levels, mipmap.team.threads))
 
     def scan_strip(strip: tuple[int, int, int]) -> npt.NDArray[np.void]:
-        index, *rows = strip
+        index, begin, end = strip
         level = levels[index]
-        size, (begin, end) = (level.width, level.height), rows
-        return pnet.scan(sources[index], size, (begin, end), least)
+        return pnet.scan(sources[index], (level.width, level.height), (begin, end), least)
 
     found = mipmap.team.map(scan_strip, strips)
     level = np.repeat([strip[0] for strip in strips], [len(hits) for hits in found])
