@@ -1,0 +1,113 @@
+"""The door to the GPU: memory, streams, graphs and kernels, as little of each as the cascade needs.
+
+`Device` says what the cascade asks for. `unface.gpu.cuda` answers it with NVIDIA's cuda-core; the tests
+answer it with a simulator that runs the same kernels on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from unface.errors import EngineError
+
+
+class DeviceFailure(EngineError):
+    """The GPU is not there, went away, ran out of memory or refused a call."""
+
+
+class Memory(Protocol):
+    """Memory of the device, or pinned memory of the host."""
+
+    pointer: int
+    size: int  # bytes
+
+    def close(self) -> None:
+        """Free it; nothing that is under way may use it."""
+        ...
+
+
+class HostMemory(Memory, Protocol):
+    """Pinned memory: copies to and from the device do not wait for the host."""
+
+    array: npt.NDArray[np.uint8]  # [size]
+
+
+class Recorder(Protocol):
+    """What can be part of a graph."""
+
+    handle: int  # of the stream being recorded, for engines
+
+    def launch(self, kernel: str, blocks: int, threads: int, *arguments: int) -> None:
+        """Run a kernel; arguments are a pointer, then 32-bit whole numbers."""
+        ...
+
+    def clear(self, pointer: int, size: int) -> None:
+        """Set bytes of the device to zero."""
+        ...
+
+
+class Graph(Protocol):
+    """Recorded work."""
+
+    def close(self) -> None:
+        """Free it."""
+        ...
+
+
+class Stream(Protocol):
+    """Work in order, beside that of other streams. Every method may raise `DeviceFailure`."""
+
+    def copy(self, target: int, source: int, size: int) -> None:
+        """Copy bytes between host and device; returns before it is done."""
+        ...
+
+    def record(self, work: Callable[[Recorder], None]) -> Graph:
+        """Return a graph of what `work` does with the recorder; nothing runs yet."""
+        ...
+
+    def replay(self, graph: Graph) -> None:
+        """Run a graph; returns before it is done."""
+        ...
+
+    def wait_for(self, other: int) -> None:
+        """Let what follows begin after what another stream, by its handle, has to do now."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until everything is done; raises what went wrong on the way."""
+        ...
+
+    def close(self) -> None:
+        """Free the stream."""
+        ...
+
+
+class Device(Protocol):
+    """A GPU. Every method may raise `DeviceFailure`."""
+
+    name: str
+    multiprocessors: int
+
+    def allocate(self, size: int) -> Memory:
+        """Return memory of the device."""
+        ...
+
+    def allocate_host(self, size: int) -> HostMemory:
+        """Return pinned memory."""
+        ...
+
+    def stream(self, *, urgent: bool) -> Stream:
+        """Return a stream; what is urgent goes first."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until all streams are done."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the device."""
+        ...
