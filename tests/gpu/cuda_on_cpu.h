@@ -191,20 +191,23 @@ static float half_of(const uint32_t *words, int index)
 /* PTX ISA, "Matrix Fragments for mma.m16n8k16", from where each lane's values lie. */
 static void multiply_warp(simulator::Warp *warp)
 {
-    float a[16][16], b[16][8];
+    float a[16][16], b[16][8], sums[16][8];
     for (int n = 0; n < 32; n++) {
         int g = n / 4, t = n % 4;
         for (int i = 0; i < 8; i++)
             a[g + i / 2 % 2 * 8][2 * t + i % 2 + i / 4 * 8] = half_of(warp->a[n], i);
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < 4; i++) {
             b[2 * t + i % 2 + i / 2 * 8][g] = half_of(warp->b[n], i);
+            sums[g + i / 2 * 8][2 * t + i % 2] = warp->sums[n][i];
+        }
     }
-    for (int n = 0; n < 32; n++) {
-        int g = n / 4, t = n % 4;
+    for (int row = 0; row < 16; row++)
+        for (int k = 0; k < 16; k++)
+            for (int column = 0; column < 8; column++)
+                sums[row][column] += a[row][k] * b[k][column];
+    for (int n = 0; n < 32; n++)
         for (int i = 0; i < 4; i++)
-            for (int k = 0; k < 16; k++)
-                warp->sums[n][i] += a[g + i / 2 * 8][k] * b[k][2 * t + i % 2];
-    }
+            warp->sums[n][i] = sums[n / 4 + i / 2 * 8][n % 4 * 2 + i % 2];
 }
 
 static void multiply_add(float (&sums)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint2 b)

@@ -7,6 +7,7 @@ runs with another order of threads and blocks when `seed` is not 0. Memory begin
 from __future__ import annotations
 
 import ctypes
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import numpy as np
 
 HERE = Path(__file__).parent
 SOURCES = Path(str(files("unface.gpu") / "src"))
-FLAGS = ("-O2", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fno-strict-aliasing")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fno-strict-aliasing")
 STRUCTURES = (
     *("Level", "Tile", "Patch", "Frame", "Hit", "Square", "Candidate", "Face", "Counters", "Lane"),
 )
@@ -28,16 +29,29 @@ STRUCTURES = (
 @cache
 def kernels(*flags: str) -> ctypes.CDLL:
     """Return all kernels, compiled for this machine, and the sizes of their structures."""
-    folder = Path(mkdtemp(prefix="unface-simulator-"))
-    unit = folder / "unit.cpp"
     sizes = "\n".join(
         f'extern "C" int sizeof_{name}() {{ return sizeof({name}); }}' for name in STRUCTURES
     )
-    unit.write_text(f'#include "cuda_on_cpu.h"\n#include "kernels.cu"\n{sizes}\n')
-    library = folder / "kernels.so"
+    return ctypes.CDLL(str(_compile("kernels.so", sizes, flags)))
+
+
+@cache
+def driver_folder() -> Path:
+    """Return a folder with a `libcuda.so.1` that is the simulator; for `LD_LIBRARY_PATH`."""
+    text = "".join(file.read_text() for file in sorted(SOURCES.glob("*.cu")))
+    found = re.findall(r"KERNEL\(\d+\) (\w+)\(([^)]*)\)", text)
+    rows = ", ".join(f'{{"{n}", (kernel){n}, {a.count("int ")}}}' for n, a in found)
+    table = f"Launchable launches[] = {{{rows}}};\nconst int launchable = {len(found)};"
+    return _compile("libcuda.so.1", f'#include "driver_on_cpu.h"\n{table}', ("-Wl,-Bsymbolic", "-fvisibility=hidden")).parent
+
+
+def _compile(name: str, text: str, flags: tuple[str, ...]) -> Path:
+    folder = Path(mkdtemp(prefix="unface-simulator-"))
+    unit, library = folder / "unit.cpp", folder / name
+    unit.write_text(f'#include "cuda_on_cpu.h"\n#include "kernels.cu"\n{text}\n')
     command = ["g++", *FLAGS, *flags, f"-I{HERE}", f"-I{SOURCES}", unit, "-o", library]
     subprocess.run(command, check=True)
-    return ctypes.CDLL(str(library))
+    return library
 
 
 class Block:

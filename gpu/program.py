@@ -1,0 +1,52 @@
+"""The kernels, compiled for a card by NVRTC (NVIDIA's compiler as a library; it needs no GPU)."""
+
+from __future__ import annotations
+
+import io
+import re
+from functools import cache
+from importlib.resources import files
+
+from cuda.core import ObjectCode, Program, ProgramOptions
+from cuda.core.utils import FileStreamProgramCache
+
+KERNELS = (
+    *("halve", "halve_rest", "fill_canvas", "pnet", "suppress_cells"),
+    *("rnet_features", "rnet_dense", "onet_features", "onet_dense"),
+    *("find_rivals", "settle_rivals"),
+)
+OLDEST = (7, 5)  # compute capability: tensor cores that take m16n8k8
+_INCLUDE = re.compile(r'^#include "([a-z_]+\.cuh?)"$', re.MULTILINE)
+
+
+@cache
+def source() -> str:
+    """Return all kernels as one text, included files in place: what is compiled, and cached by."""
+    included: set[str] = set()
+
+    def text(name: str) -> str:
+        if name in included:
+            return ""
+        included.add(name)
+        content = (files("unface.gpu") / "src" / name).read_text()
+        return _INCLUDE.sub(lambda m: text(m[1]), content.replace("#pragma once\n", ""))
+
+    return text("kernels.cu")
+
+
+def compile_kernels(arch: str, *, cached: bool = True, log: io.StringIO | None = None) -> ObjectCode:
+    """Return the kernels for an architecture such as "sm_90".
+
+    `cached` keeps what was compiled in the user's cache folder where that can be written; `log`
+    takes registers and spills of each kernel. Raises what NVRTC does, with its messages.
+    """
+    options = ProgramOptions(
+        name="unface", arch=arch, std="c++17", ptxas_options=None if log is None else "-v"
+    )
+    program = Program(source(), "c++", options)
+    if cached and log is None:
+        try:
+            return program.compile("cubin", cache=FileStreamProgramCache())
+        except OSError:  # a system that cannot be written to: compile anew each time
+            pass
+    return program.compile("cubin", logs=log)
