@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from unface.gpu.device import Device
 from unface.gpu.lane import Crowded, Lane
+from unface.gpu.masks import Coverer, Masks
 from unface.gpu.networks import DeviceNetworks
 from unface.gpu.plan import Plan, plan_frame
 from unface.mtcnn import boxes as bx
@@ -19,6 +21,9 @@ from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import DetectOptions
 
 BULK_LANES = 6  # pictures under way at once, beside an urgent one
+
+Result = TypeVar("Result")
+PlanMasks = Callable[[Faces], Masks]  # such as `unface.anonymize.plan_masks` with its options
 
 
 class GpuCascade:
@@ -34,6 +39,7 @@ class GpuCascade:
         self.urgent = Lane(device, networks, urgent=True)
         self._bulk: list[Lane] = []
         self._lanes = lanes
+        self._coverers: dict[Lane, Coverer] = {}
 
     def detect(self, image: UInt8Array, options: DetectOptions | None = None) -> Faces:
         """Find the faces of an image, RGB uint8 `[H, W, 3]`."""
@@ -48,10 +54,61 @@ class GpuCascade:
         """Find the faces of each image, in order, several under way at once."""
         for image in images:
             check_image(image)
-        return list(self._stream(images, options))
+        return list(self._stream(images, options, self._faces))
+
+    def anonymize(
+        self, image: UInt8Array, options: DetectOptions | None, plan_masks: PlanMasks
+    ) -> tuple[UInt8Array, Faces]:
+        """Return a copy of an image with its faces covered as planned, and the faces."""
+        check_image(image)
+        plan = self._plan(image, options)
+        self.urgent.submit(image, plan)
+        return self._covered(self.urgent, image, plan, plan_masks)
+
+    def anonymize_all(
+        self, images: Iterable[UInt8Array], options: DetectOptions | None, plan_masks: PlanMasks
+    ) -> Iterator[tuple[UInt8Array, Faces]]:
+        """Yield what `anonymize` returns for each image, in order, several under way at once.
+
+        `images` is read some images ahead; each must stay as it is until its result is there. An
+        error ends it: results that were yielded are whole, others are not yielded. Before the next
+        `detect_all` or `anonymize_all` it must have ended, or be closed.
+        """
+
+        def finish(lane: Lane, image: UInt8Array, plan: Plan) -> tuple[UInt8Array, Faces]:
+            return self._covered(lane, image, plan, plan_masks)
+
+        return self._stream(images, options, finish)
+
+    def anonymize_resident(
+        self,
+        pointer: int,
+        width: int,
+        height: int,
+        options: DetectOptions | None,
+        plan_masks: PlanMasks,
+        *,
+        in_place: bool = False,
+    ) -> tuple[int, Faces]:
+        """Cover the faces of a picture on the device, RGB without gaps; return where it then lies.
+
+        That is a copy, kept until the next call, unless `in_place`. After an error what lies at
+        `pointer` may be covered in part, and only `in_place`.
+        """
+        plan = plan_frame(width, height, options or DetectOptions(), pages=self.networks.pages)
+        lane = self.urgent
+        lane.submit_resident(pointer, plan)
+        faces = self._collect(lane, plan, lambda: lane.submit_resident(pointer, plan))
+        coverer = self._coverer(lane)
+        covered = coverer.cover(pointer, width, height, plan_masks(faces), in_place=in_place)
+        lane.stream.synchronize()
+        return covered, faces
 
     def close(self) -> None:
         """Free lanes, networks and device."""
+        for coverer in self._coverers.values():
+            coverer.close()
+        self._coverers.clear()
         for lane in (self.urgent, *self._bulk):
             lane.close()
         self._bulk.clear()
@@ -59,37 +116,64 @@ class GpuCascade:
         self.device.close()
 
     def _stream(
-        self, images: Sequence[UInt8Array], options: DetectOptions | None
-    ) -> Iterator[Faces]:
-        while len(self._bulk) < min(self._lanes, len(images)):
-            self._bulk.append(Lane(self.device, self.networks, urgent=False))
+        self,
+        images: Iterable[UInt8Array],
+        options: DetectOptions | None,
+        finish: Callable[[Lane, UInt8Array, Plan], Result],
+    ) -> Iterator[Result]:
+        """Yield what `finish` returns for each image, in order."""
         under_way: deque[tuple[Lane, UInt8Array, Plan]] = deque()
         idle = deque(self._bulk)
-        for image in images:
-            if not idle:
-                lane, *work = under_way.popleft()
-                yield self._faces(lane, *work)
-                idle.append(lane)
-            plan = self._plan(image, options)
-            lane = idle.popleft()
-            lane.submit(image, plan)
-            under_way.append((lane, image, plan))
-        for lane, *work in under_way:
-            yield self._faces(lane, *work)
+        try:
+            for image in images:
+                check_image(image)
+                plan = self._plan(image, options)
+                if not idle and len(self._bulk) < self._lanes:
+                    self._bulk.append(Lane(self.device, self.networks, urgent=False))
+                    idle.append(self._bulk[-1])
+                if not idle:
+                    yield finish(*under_way[0])
+                    idle.append(under_way.popleft()[0])
+                lane = idle.popleft()
+                under_way.append((lane, image, plan))
+                lane.submit(image, plan)
+            while under_way:
+                yield finish(*under_way[0])
+                under_way.popleft()
+        finally:
+            for lane, *_ in under_way:  # left by an error, or by a caller who wants no more
+                lane.stream.synchronize()
 
     def _plan(self, image: UInt8Array, options: DetectOptions | None) -> Plan:
         height, width = image.shape[:2]
         return plan_frame(width, height, options or DetectOptions(), pages=self.networks.pages)
 
     def _faces(self, lane: Lane, image: UInt8Array, plan: Plan) -> Faces:
+        """Return the faces of the image that a lane has under way."""
+        return self._collect(lane, plan, lambda: lane.submit(image, plan))
+
+    def _collect(self, lane: Lane, plan: Plan, again: Callable[[], None]) -> Faces:
         """Return a lane's faces, the picture done again where a list was too short."""
         while True:
             try:
-                found = lane.collect()
-                break
+                return to_faces(lane.collect(), plan, self.networks)
             except Crowded:
-                lane.submit(image, plan)
-        return to_faces(found, plan, self.networks)
+                again()
+
+    def _covered(
+        self, lane: Lane, image: UInt8Array, plan: Plan, plan_masks: PlanMasks
+    ) -> tuple[UInt8Array, Faces]:
+        """Return a lane's picture, the copy that its faces were found in, with them covered."""
+        faces = self._faces(lane, image, plan)
+        coverer = self._coverer(lane)
+        size = plan.width, plan.height
+        covered = coverer.cover(lane.resident, *size, plan_masks(faces), in_place=True)
+        return coverer.download(covered, *size), faces
+
+    def _coverer(self, lane: Lane) -> Coverer:
+        if lane not in self._coverers:
+            self._coverers[lane] = Coverer(self.device, lane.stream)
+        return self._coverers[lane]
 
 
 def to_faces(found: npt.NDArray[np.void], plan: Plan, networks: DeviceNetworks) -> Faces:

@@ -61,6 +61,8 @@ class Graph(Protocol):
 class Stream(Protocol):
     """Work in order, beside that of other streams. Every method may raise `DeviceFailure`."""
 
+    handle: int  # for engines
+
     def copy(self, target: int, source: int, size: int) -> None:
         """Copy bytes between host and device; returns before it is done."""
         ...

@@ -193,8 +193,10 @@ class Lane:
             ("image", sizes.image), ("frame", FRAME.itemsize), ("result", RESULT_BYTES)
         ):
             self._host(name, size)
-        self._engines = self.networks.open_lane()
         self._write_table()
+        pointers = {name: memory.pointer for name, memory in self._memory.items()}
+        room = {"canvas": sizes.canvas, "candidates": sizes.candidates}
+        self._engines = self.networks.open_lane(self.stream, pointers, room)
 
     def _write_table(self) -> None:
         at = {name: memory.pointer for name, memory in self._memory.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from unface.gpu.device import Device, Memory, Recorder
+from unface.gpu.device import Device, Memory, Recorder, Stream
 from unface.gpu.tables import FEATURES
 from unface.gpu.weights import Arrays, pack_network
 
@@ -22,8 +22,12 @@ class DeviceNetworks(Protocol):
         """Return what a lane needs beside its own lists: fields of `LANE`, numbered, and bytes."""
         ...
 
-    def open_lane(self) -> Any:
-        """Return what belongs to one lane alone, such as execution contexts."""
+    def open_lane(self, stream: Stream, memory: Mapping[str, int], sizes: Mapping[str, int]) -> Any:
+        """Return what belongs to one lane alone, such as execution contexts, ready to be recorded.
+
+        `memory` are the pointers of what `lane_memory` asked for and of "canvas"; `sizes` "canvas"
+        (pixels) and "candidates".
+        """
         ...
 
     def close_lane(self, state: Any) -> None:
@@ -77,7 +81,9 @@ class KernelNetworks:
         halves = {"features0": FEATURES["rnet"], "features1": FEATURES["onet"]}
         return {name: 2 * length * candidates for name, length in halves.items()}
 
-    def open_lane(self) -> None:
+    def open_lane(
+        self, stream: Stream, memory: Mapping[str, int], sizes: Mapping[str, int]
+    ) -> None:
         """Return nothing: the kernels have no state."""
 
     def close_lane(self, state: None) -> None:

@@ -13,7 +13,8 @@ from cuda.core.utils import FileStreamProgramCache
 KERNELS = (
     *("halve", "halve_rest", "fill_canvas", "pnet", "suppress_cells"),
     *("rnet_features", "rnet_dense", "onet_features", "onet_dense"),
-    *("find_rivals", "settle_rivals"),
+    *("find_rivals", "settle_rivals", "collect_cells", "cut_crops", "judge_crops"),
+    *("cover_mosaic", "cover_solid", "shrink_faces", "blur_across", "blur_down", "enlarge_faces"),
 )
 OLDEST = (7, 5)  # compute capability: tensor cores that take m16n8k8
 _INCLUDE = re.compile(r'^#include "([a-z_]+\.cuh?)"$', re.MULTILINE)

@@ -65,3 +65,24 @@ LANE = np.dtype(
     ]
 )
 FEATURES = {"rnet": 9 * 64, "onet": 9 * 128}  # what the dense layers take, a crop
+
+MAX_TAPS = 16
+MASK = np.dtype(
+    [
+        ("center", "<f8", 2),
+        ("half", "<f8", 2),
+        ("scratch", "<i8"),
+        *((n, "<i4") for n in ("left", "top", "width", "height", "method", "ellipse")),
+        ("parts", "<i4", 2),
+        ("small", "<i4", 2),
+        ("radius", "<i4"),
+        ("color", "<i4"),
+        ("taps", "<f4", MAX_TAPS),
+    ]
+)
+COVERING = np.dtype(
+    [
+        *((name, _POINTER) for name in ("pixels", "masks", "scratch")),
+        *((name, "<i4") for name in ("width", "first", "count", "unused")),
+    ]
+)

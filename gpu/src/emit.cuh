@@ -10,6 +10,28 @@ FN void append_hit(const Lane *lane, const Hit &hit)
         lane->hits[place] = hit;
 }
 
+FN int tile_columns(const Tile *tile) { return (tile->width - P_NET) / P_STRIDE + 1; }
+FN int tile_rows(const Tile *tile) { return (tile->height - P_NET) / P_STRIDE + 1; }
+
+/* What P-Net says of a cell of a tile, logit and four offsets: the logit into the map, and a hit where it
+ * is above the threshold. */
+FN void keep_cell_of(const Lane *lane, const Tile *tile, int x, int y, const float *outputs)
+{
+    const Level *level = lane->levels + tile->level;
+    int row = tile->y / P_STRIDE + y, column = tile->x / P_STRIDE + x;
+    lane->logits[level->first_cell + row * level->columns + column] = outputs[0];
+    bool invalid = false;
+    for (int n = 0; n < 5; n++)
+        invalid |= !is_number(outputs[n]);
+    if (invalid)
+        atomicAdd(&lane->counters->invalid, 1);
+    if (outputs[0] >= lane->frame->least[0]) {
+        Hit hit = {tile->level, row, column, outputs[0],
+                   {outputs[1], outputs[2], outputs[3], outputs[4]}};
+        append_hit(lane, hit);
+    }
+}
+
 /* A square for R-Net (stage 0) or O-Net (1); one of less than a pixel is nothing to look at. */
 FN void append_square(const Lane *lane, int stage, float x1, float y1, float x2, float y2, int key)
 {

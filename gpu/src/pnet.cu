@@ -41,27 +41,13 @@ FN void load_patch(const uint8_t *canvas, const Tile *tile, const Patch *patch, 
     }
 }
 
-/* The cells of a patch: every logit into the map, those above the threshold into the list. */
+/* The cells of a patch; `outputs` [PATCH_H * PATCH_W][P_HEADS]. */
 FN void keep_cells(const Lane *lane, const Tile *tile, const Patch *patch, const float *outputs)
 {
-    const Level *level = lane->levels + tile->level;
-    int columns = (tile->width - P_NET) / P_STRIDE + 1, rows = (tile->height - P_NET) / P_STRIDE + 1;
     for (int at = threadIdx.x; at < PATCH_W * PATCH_H; at += blockDim.x) {
-        int x = patch->column + at % PATCH_W, y = patch->row + at / PATCH_W;
-        if (x >= columns || y >= rows)
-            continue;
-        int row = tile->y / P_STRIDE + y, column = tile->x / P_STRIDE + x;
-        const float *cell = outputs + at * P_HEADS;
-        lane->logits[level->first_cell + row * level->columns + column] = cell[0];
-        bool invalid = false;
-        for (int n = 0; n < P_HEADS; n++)
-            invalid |= !is_number(cell[n]);
-        if (invalid)
-            atomicAdd(&lane->counters->invalid, 1);
-        if (cell[0] >= lane->frame->least[0]) {
-            Hit hit = {tile->level, row, column, cell[0], {cell[1], cell[2], cell[3], cell[4]}};
-            append_hit(lane, hit);
-        }
+        int column = patch->column + at % PATCH_W, row = patch->row + at / PATCH_W;
+        if (column < tile_columns(tile) && row < tile_rows(tile))
+            keep_cell_of(lane, tile, column, row, outputs + at * P_HEADS);
     }
 }
 

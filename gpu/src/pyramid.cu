@@ -1,4 +1,5 @@
 /* The image's halvings and, from them, the levels of the pyramid. */
+#include "emit.cuh"
 #include "resample.cuh"
 
 /* Halving `times` from the one before it. 3 to 12 bytes read and 3 written a pixel; any grid of
@@ -38,7 +39,7 @@ KERNEL(256) fill_canvas(const Lane *lane)
         const Patch *patch = lane->patches + n;
         const Tile *tile = lane->tiles + patch->tile;
         const Level *level = lane->levels + tile->level;
-        int columns = (tile->width - P_NET) / P_STRIDE + 1, rows = (tile->height - P_NET) / P_STRIDE + 1;
+        int columns = tile_columns(tile), rows = tile_rows(tile);
         int left = patch->column * P_STRIDE, top = patch->row * P_STRIDE;
         int right = patch->column + PATCH_W < columns ? left + PATCH_W * P_STRIDE : tile->width;
         int bottom = patch->row + PATCH_H < rows ? top + PATCH_H * P_STRIDE : tile->height;

@@ -28,7 +28,7 @@ FN void area_average(const uint8_t *source, int from_w, int from_h, int to_w, in
     }
     float all = (float)from_w * from_h;
     for (int c = 0; c < 3; c++)
-        result[c] = (uint8_t)rintf(sum[c] / all);
+        result[c] = (uint8_t)(sum[c] / all + 0.5f); /* halves go up, as the CPU has them */
 }
 
 /* A square of the image as a network of input `size` sees it, in the smallest halving in which it
@@ -81,5 +81,5 @@ FN void cut_pixel(const Cut &cut, int x, int y, float (&pixel)[3])
         add_sample(cut, cut.x + (x + 0.25f + 0.5f * (n & 1)) * cut.step_x - 0.5f,
                    cut.y + (y + 0.25f + 0.5f * (n >> 1)) * cut.step_y - 0.5f, pixel);
     for (int c = 0; c < 3; c++)
-        pixel[c] = rintf(pixel[c]);
+        pixel[c] = floorf(pixel[c] + 0.5f);
 }

@@ -83,3 +83,24 @@ struct Lane {
     float *outputs[3]; /* of engines: logit, box, landmarks */
     int32_t hit_capacity, capacity;
 };
+
+#define MAX_TAPS 16
+
+/* What covers a face; `unface.anonymize.plans` says how. */
+struct Mask {
+    double center[2], half[2];        /* of the ellipse, in pixels of the picture: x, y */
+    long long scratch;                /* bytes */
+    int32_t left, top, width, height; /* a rectangle within the picture */
+    int32_t method, ellipse;          /* method: for the host; ellipse 0: all of the rectangle */
+    int32_t parts[2], small[2];       /* across, down: cells of a mosaic; pixels to shrink to for blur */
+    int32_t radius, color;            /* of the Gaussian kernel; R + 256 G + 65536 B */
+    float taps[MAX_TAPS];             /* the Gaussian kernel from its middle on */
+};
+
+/* Masks `first` ... `first` + `count`, at least one, of which no two share a pixel. */
+struct Covering {
+    uint8_t *pixels; /* of a picture `width` wide, RGB, no gap between rows */
+    Mask *masks;
+    uint8_t *scratch; /* for blur, 15 bytes a shrunk pixel */
+    int32_t width, first, count, unused;
+};

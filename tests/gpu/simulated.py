@@ -23,6 +23,7 @@ SOURCES = Path(str(files("unface.gpu") / "src"))
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fno-strict-aliasing")
 STRUCTURES = (
     *("Level", "Tile", "Patch", "Frame", "Hit", "Square", "Candidate", "Face", "Counters", "Lane"),
+    *("Mask", "Covering"),
 )
 
 
@@ -78,7 +79,12 @@ class Graph:
 class Recorder:
     device: SimulatedDevice
     steps: list[Callable[[], None]]
-    handle: int = 0
+
+    @property
+    def handle(self) -> int:
+        """A key of `SimulatedDevice.recording`, where engines append what they do."""
+        self.device.recording[id(self)] = self.steps
+        return id(self)
 
     def launch(self, kernel: str, blocks: int, threads: int, *arguments: int) -> None:
         self.steps.append(lambda: self.device.run(kernel, blocks, threads, *arguments))
@@ -88,6 +94,8 @@ class Recorder:
 
 
 class Stream:
+    handle = 0
+
     def __init__(self, device: SimulatedDevice) -> None:
         self.device = device
 
@@ -129,6 +137,7 @@ class SimulatedDevice:
     ) -> None:
         self.seed, self.fail, self.calls = seed, fail, 0
         self._library = kernels(*flags)
+        self.recording: dict[int, list[Callable[[], None]]] = {}
 
     def called(self, what: str) -> None:
         self.calls += 1
