@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from unface.calibration.matching import BANDS, FALSE, Boxes, assign, band_of, io
 from unface.calibration.outputs import Difference, compare_networks
 from unface.errors import InvalidOption
 from unface.mtcnn.cascade import Cascade
+from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import Networks, UInt8Array
 from unface.mtcnn.options import DetectOptions
 
@@ -176,7 +178,15 @@ def compare(
     return replace(comparison, networks=networks)
 
 
-def look(cascade: Cascade, pixels: UInt8Array, picture: LabelledPicture) -> Answers:
+class Finder(Protocol):
+    """A cascade, on whatever device."""
+
+    def detect(self, image: UInt8Array, options: DetectOptions | None = None) -> Faces:
+        """Find the faces of an image."""
+        ...
+
+
+def look(cascade: Finder, pixels: UInt8Array, picture: LabelledPicture) -> Answers:
     """Return what a cascade finds in a picture, uncertain detections too."""
     first, second, _ = DEFAULT.thresholds
     found = cascade.detect(pixels, replace(DEFAULT, thresholds=(first, second, SWEPT_FROM)))

@@ -100,7 +100,7 @@ class KernelNetworks:
 
     def finish(self, recorder: Recorder, lane: int, state: None) -> None:
         """See `DeviceNetworks`."""
-        recorder.launch("onet_features", 4 * self._device.multiprocessors, 128, lane)
+        recorder.launch("onet_features", 2 * self._device.multiprocessors, 256, lane)
         recorder.launch("onet_dense", self._device.multiprocessors, 128, lane)
 
     def close(self) -> None:

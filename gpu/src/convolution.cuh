@@ -21,14 +21,12 @@
 template <int PIXEL, int PITCH, int KY, int KX, int CHUNKS, int CONV_W, int WINDOW, int STRIDE, int OUT_W,
           int TILES>
 struct Layer_ {
-    static const int taps = KY * KX * CHUNKS, tiles = TILES, channels = TILES * 8;
+    static const int rows = KY, taps = KX * CHUNKS; /* chunks of a row of taps */
+    static const int tiles = TILES, channels = TILES * 8;
     static const int window = WINDOW, stride = STRIDE, conv_w = CONV_W, out_w = OUT_W;
     static const int pixel = PIXEL, pitch = PITCH;
-    static const int weight_bytes = taps * channels * 16 * 2, bytes = weight_bytes + channels * 8;
-    static FN int offset(int tap)
-    {
-        return tap / (KX * CHUNKS) * PITCH + tap / CHUNKS % KX * PIXEL + tap % CHUNKS * 16;
-    }
+    static const int weight_bytes = rows * taps * channels * 16 * 2, bytes = weight_bytes + channels * 8;
+    static FN int offset(int tap) { return tap / CHUNKS * PIXEL + tap % CHUNKS * 16; }
 };
 
 FN uint2 load_chunk(const uint16_t *at) { return *(const uint2 *)at; }
@@ -42,19 +40,22 @@ FN void convolve(const uint16_t *map, const int (&place)[M][2], const uint8_t *w
     int lane = threadIdx.x % WARP;
     const uint2 *fragments = (const uint2 *)weights + first * 32 + lane;
     const uint16_t *mine = map + lane % 4 * 4;
+#pragma unroll 1 /* unrolled, it would hoist more loads than there are registers */
+    for (int row = 0; row < L::rows; row++, mine += L::pitch, fragments += L::taps * L::tiles * 32) {
 #pragma unroll
-    for (int tap = 0; tap < L::taps; tap++) {
-        uint2 b[N];
-#pragma unroll
-        for (int n = 0; n < N; n++)
-            b[n] = __ldg(fragments + (tap * L::tiles + n) * 32);
-#pragma unroll
-        for (int m = 0; m < M; m++) {
-            uint2 upper = load_chunk(mine + place[m][0] + L::offset(tap));
-            uint2 lower = load_chunk(mine + place[m][1] + L::offset(tap));
+        for (int tap = 0; tap < L::taps; tap++) {
+            uint2 b[N];
 #pragma unroll
             for (int n = 0; n < N; n++)
-                multiply_add(sums[m][n], upper.x, lower.x, upper.y, lower.y, b[n]);
+                b[n] = __ldg(fragments + (tap * L::tiles + n) * 32);
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                uint2 upper = load_chunk(mine + place[m][0] + L::offset(tap));
+                uint2 lower = load_chunk(mine + place[m][1] + L::offset(tap));
+#pragma unroll
+                for (int n = 0; n < N; n++)
+                    multiply_add(sums[m][n], upper.x, lower.x, upper.y, lower.y, b[n]);
+            }
         }
     }
 }
@@ -68,11 +69,50 @@ template <class L> FN float2 channel_pair(const uint8_t *weights, int group, boo
 
 FN float prelu(float x, float slope) { return x > 0 ? x : x * slope; }
 
-/* The layer's values for M x N groups, pooled, of pixels `begin` ... of out_h x out_w.
- * Beyond conv_h rows and conv_w columns a pooling window looks at nothing. */
+/* Biases for M x N groups. */
+template <class L, int M, int N> FN void begin_sums(const uint8_t *weights, int first, float (&sums)[M][N][4])
+{
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+        float2 bias = channel_pair<L>(weights, first + n, false);
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            sums[m][n][0] = sums[m][n][2] = bias.x;
+            sums[m][n][1] = sums[m][n][3] = bias.y;
+        }
+    }
+}
+
+/* The layer's values for M x N groups of pixels `begin` ..., of out_h x out_w; nothing is pooled. */
 template <class L, int M, int N>
-FN void compute(const uint16_t *map, const uint8_t *weights, int begin, int first, int out_h, int conv_h,
-                float (&best)[M][N][4])
+FN void compute_plain(const uint16_t *map, const uint8_t *weights, int begin, int first, int out_h,
+                      float (&values)[M][N][4])
+{
+    int place[M][2], row = threadIdx.x % WARP / 4;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int pixel = smaller(begin + m * 16 + half * 8 + row, out_h * L::out_w - 1);
+            place[m][half] = pixel / L::out_w * L::pitch + pixel % L::out_w * L::pixel;
+        }
+    begin_sums<L, M, N>(weights, first, values);
+    convolve<L, M, N>(map, place, weights, first, values);
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+        float2 slope = channel_pair<L>(weights, first + n, true);
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                values[m][n][i] = prelu(values[m][n][i], i & 1 ? slope.y : slope.x);
+    }
+}
+
+/* The same, pooled. Beyond conv_h rows and conv_w columns a window looks at nothing. */
+template <class L, int M, int N>
+FN void compute_pooled(const uint16_t *map, const uint8_t *weights, int begin, int first, int out_h,
+                       int conv_h, float (&best)[M][N][4])
 {
     int y[M][2], x[M][2], row = threadIdx.x % WARP / 4;
 #pragma unroll
@@ -104,15 +144,7 @@ FN void compute(const uint16_t *map, const uint8_t *weights, int begin, int firs
                 inside[m][half] = at_y < conv_h && at_x < L::conv_w;
                 place[m][half] = inside[m][half] ? at_y * L::pitch + at_x * L::pixel : 0;
             }
-#pragma unroll
-        for (int n = 0; n < N; n++) {
-            float2 bias = channel_pair<L>(weights, first + n, false);
-#pragma unroll
-            for (int m = 0; m < M; m++) {
-                sums[m][n][0] = sums[m][n][2] = bias.x;
-                sums[m][n][1] = sums[m][n][3] = bias.y;
-            }
-        }
+        begin_sums<L, M, N>(weights, first, sums);
         convolve<L, M, N>(map, place, weights, first, sums);
 #pragma unroll
         for (int n = 0; n < N; n++) {
@@ -138,7 +170,10 @@ FN void run_layer(const uint16_t *map, const uint8_t *weights, int out_h, int co
     for (int job = threadIdx.x / WARP; job < jobs; job += WARPS) {
         int begin = job / groups * M * 16, first = job % groups * N, lane = threadIdx.x % WARP;
         float values[M][N][4];
-        compute<L, M, N>(map, weights, begin, first, out_h, conv_h, values);
+        if constexpr (L::window == 1)
+            compute_plain<L, M, N>(map, weights, begin, first, out_h, values);
+        else
+            compute_pooled<L, M, N>(map, weights, begin, first, out_h, conv_h, values);
 #pragma unroll
         for (int m = 0; m < M; m++)
 #pragma unroll

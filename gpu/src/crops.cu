@@ -30,7 +30,7 @@ FN void load_crop(const Lane *lane, int stage, int index, int size, int first, i
 }
 
 /* R-Net's convolutions: 1.9 million multiplications used of 4 done a crop, 1.2 KB written. */
-KERNEL(128) rnet_features(const Lane *lane)
+KERNEL_BESIDE(128, 4) rnet_features(const Lane *lane)
 {
     __shared__ uint2 first[24 * 25];      /* pixels, then what the second layer gives */
     __shared__ uint2 second[11 * 11 * 8]; /* what the first layer gives */
@@ -40,7 +40,7 @@ KERNEL(128) rnet_features(const Lane *lane)
     for (int n = blockIdx.x; n < count; n += gridDim.x) {
         load_crop(lane, 0, n, 24, 0, 24, pixels);
         __syncthreads();
-        run_layer<RConv1, 1, 4, 4>(pixels, weights, 11, 22, pooled);
+        run_layer<RConv1, 2, 2, 4>(pixels, weights, 11, 22, pooled);
         __syncthreads();
         run_layer<RConv2, 1, 2, 4>(pooled, weights2, 4, 9, pixels);
         __syncthreads();
@@ -51,7 +51,7 @@ KERNEL(128) rnet_features(const Lane *lane)
 }
 
 /* O-Net's convolutions; the first in two bands of rows, so that all fits into 48 KB. */
-KERNEL(128) onet_features(const Lane *lane)
+KERNEL_BESIDE(256, 2) onet_features(const Lane *lane)
 {
     __shared__ uint2 first[10 * 10 * 16]; /* 27 rows of pixels, or what the second layer gives */
     __shared__ uint2 second[23 * 23 * 8]; /* what the first layer gives, later the third */
@@ -62,17 +62,17 @@ KERNEL(128) onet_features(const Lane *lane)
     for (int n = blockIdx.x; n < count; n += gridDim.x) {
         load_crop(lane, 1, n, 48, 0, 27, pixels);
         __syncthreads();
-        run_layer<OConv1, 1, 4, 4>(pixels, weights, 12, 25, pooled);
+        run_layer<OConv1, 2, 2, 8>(pixels, weights, 12, 25, pooled);
         __syncthreads();
         load_crop(lane, 1, n, 48, 24, 24, pixels);
         __syncthreads();
-        run_layer<OConv1, 1, 4, 4>(pixels, weights, 11, 22, pooled + 12 * 23 * 32);
+        run_layer<OConv1, 2, 2, 8>(pixels, weights, 11, 22, pooled + 12 * 23 * 32);
         __syncthreads();
-        run_layer<OConv2, 2, 4, 4>(pooled, weights2, 10, 21, pixels);
+        run_layer<OConv2, 2, 2, 8>(pooled, weights2, 10, 21, pixels);
         __syncthreads();
-        run_layer<OConv3, 1, 2, 4>(pixels, weights3, 4, 8, pooled);
+        run_layer<OConv3, 1, 1, 8>(pixels, weights3, 4, 8, pooled);
         __syncthreads();
-        run_layer<OConv4, 1, 4, 4>(pooled, weights4, 3, 3, lane->features[1] + (size_t)n * O_FEATURES);
+        run_layer<OConv4, 1, 2, 8>(pooled, weights4, 3, 3, lane->features[1] + (size_t)n * O_FEATURES);
         __syncthreads();
     }
 }
@@ -91,7 +91,7 @@ FN void run_dense(const Lane *lane, int stage, const uint8_t *weights, float *hi
         for (int group = 0; group < HIDDEN / 32; group += 4) {
             int first = warp * (HIDDEN / 32) + group;
             float values[1][4][4];
-            compute<Dense, 1, 4>(lane->features[stage], weights, begin, first, count, count, values);
+            compute_plain<Dense, 1, 4>(lane->features[stage], weights, begin, first, count, values);
 #pragma unroll
             for (int n = 0; n < 4; n++)
 #pragma unroll

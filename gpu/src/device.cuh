@@ -10,6 +10,8 @@ typedef int int32_t;
 typedef unsigned long long uint64_t;
 
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+/* So few registers that `blocks` fit on a multiprocessor. */
+#define KERNEL_BESIDE(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
 #define FN __device__ __forceinline__
 
 /* Two floats, rounded, as the halves of a word: `low` in the low one. */

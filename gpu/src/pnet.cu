@@ -53,7 +53,7 @@ FN void keep_cells(const Lane *lane, const Tile *tile, const Patch *patch, const
 
 /* 9.3 KB of pixels read and 2 KB of logits written a patch; 5.7 million multiplications, a quarter of them
  * for margins that neighbours compute too. 48 KB of shared memory. */
-KERNEL(256) pnet(const Lane *lane)
+KERNEL_BESIDE(256, 2) pnet(const Lane *lane)
 {
     __shared__ uint2 first[P_PIXELS_W * P_PIXELS_H]; /* pixels, then what the second layer gives */
     __shared__ uint2 second[36 * 20 * 4];            /* what the first layer gives, then outputs */
@@ -66,13 +66,13 @@ KERNEL(256) pnet(const Lane *lane)
         const Tile *tile = lane->tiles + patch->tile;
         load_patch(lane->canvas, tile, patch, pixels);
         __syncthreads();
-        run_layer<PConv1, 1, 2, 8>(pixels, weights, 20, 40, pooled);
+        run_layer<PConv1, 3, 2, 8>(pixels, weights, 20, 40, pooled);
         __syncthreads();
-        run_layer<PConv2, 2, 2, 8>(pooled, weights2, 18, 18, pixels);
+        run_layer<PConv2, 3, 2, 8>(pooled, weights2, 18, 18, pixels);
         __syncthreads();
         int begin = threadIdx.x / WARP * 64, lane_id = threadIdx.x % WARP;
         float values[4][4][4];
-        compute<PConv3, 4, 4>(pixels, weights3, begin, 0, PATCH_H, PATCH_H, values);
+        compute_plain<PConv3, 4, 4>(pixels, weights3, begin, 0, PATCH_H, values);
 #pragma unroll
         for (int m = 0; m < 4; m++) {
             float heads_of[4];

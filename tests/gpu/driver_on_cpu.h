@@ -124,6 +124,23 @@ API cuMemsetD8Async(void *target, unsigned char value, size_t size, driver::Stre
     return driver::run(stream, [=] { memset(target, value, size); });
 }
 
+API cuPointerGetAttribute(void *value, int attribute, uint64_t pointer)
+{
+    switch (attribute) {
+    case 2: *(unsigned *)value = 2; break; /* memory of a device */
+    case 3: *(uint64_t *)value = pointer; break;
+    case 9: *(int *)value = 0; break; /* which one */
+    default: *(int *)value = 0;
+    }
+    return SUCCESS;
+}
+API cuPointerGetAttributes(unsigned count, const int *attributes, void **values, uint64_t pointer)
+{
+    for (unsigned n = 0; n < count; n++)
+        cuPointerGetAttribute(values[n], attributes[n], pointer);
+    return SUCCESS;
+}
+
 API cuStreamCreateWithPriority(driver::Stream **stream, unsigned, int priority)
 {
     CALL();

@@ -40,7 +40,7 @@ def kernels(*flags: str) -> ctypes.CDLL:
 def driver_folder() -> Path:
     """Return a folder with a `libcuda.so.1` that is the simulator; for `LD_LIBRARY_PATH`."""
     text = "".join(file.read_text() for file in sorted(SOURCES.glob("*.cu")))
-    found = re.findall(r"KERNEL\(\d+\) (\w+)\(([^)]*)\)", text)
+    found = re.findall(r"KERNEL\w*\([\w, ]+\) (\w+)\(([^)]*)\)", text)
     rows = ", ".join(f'{{"{n}", (kernel){n}, {a.count("int ")}}}' for n, a in found)
     table = f"Launchable launches[] = {{{rows}}};\nconst int launchable = {len(found)};"
     return _compile("libcuda.so.1", f'#include "driver_on_cpu.h"\n{table}', ("-Wl,-Bsymbolic", "-fvisibility=hidden")).parent
