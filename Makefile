@@ -5,10 +5,11 @@ VENV ?= .venv
 PORT ?= 50051
 PHOTO ?= docs/images/astronaut.jpg
 OUT ?= out
+PLANS ?= $(OUT)/tensorrt
 BIN = $(VENV)/bin
 # CI's versions, pinned for the Python that CI has; another Python resolves its own.
 LOCK = $(shell $(PYTHON) -c 'import sys; print("-c deploy/constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
-SOURCES = mtcnn anonymize engines kernels calibration server api benchmarks tests
+SOURCES = mtcnn anonymize engines kernels gpu calibration server api benchmarks tests
 
 .PHONY: help run stop test test-fast lint types format proto engines calibrate tune weights bench accuracy wheel clean
 
@@ -36,7 +37,7 @@ lint: $(VENV)/.dev types  ## style and types
 types:  # mypy does not see through the editable install: show it the rooms as one package
 	@mkdir -p .types/unface
 	@for file in api/*; do ln -sfn ../../$$file .types/unface/$$(basename $$file); done
-	@for room in mtcnn anonymize engines kernels calibration server; do ln -sfn ../../$$room .types/unface/$$room; done
+	@for room in mtcnn anonymize engines kernels gpu calibration server; do ln -sfn ../../$$room .types/unface/$$room; done
 	@ln -sfn ../../proto/unface/v1 .types/unface/v1
 
 format: $(VENV)/.dev  ## format the code
@@ -47,8 +48,18 @@ proto: $(VENV)/.dev  ## generate the code of the gRPC contract
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto \
 		--grpc_python_out=proto --mypy_out=proto --mypy_grpc_out=proto proto/unface/v1/unface.proto
 
-engines: $(VENV)/.dev  ## build all engines, judge them, write the manifest (DATA=labelled folder)
+# TARGET=tensorrt builds TensorRT plans into PLANS. SM="8.6 8.9" are compute capabilities, LIBRARY
+# is tensorrt or tensorrt_rtx: `unface engines build --help`.
+engines: $(VENV)/.dev  ## build all engines, judge them (DATA=labelled folder; TARGET=tensorrt: for GPUs)
+ifeq ($(TARGET),tensorrt)
+	$(BIN)/unface engines build $(PLANS) --target tensorrt $(if $(LIBRARY),--library $(LIBRARY)) \
+		$(SM:%=--capability %) $(if $(DATA),--data $(DATA))
+else ifeq ($(TARGET),)
 	$(BIN)/python -m unface.calibration.build engines/prebuilt $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m unface.calibration.tensorrt $(if $(DATA),--data $(DATA))
+else
+	$(error TARGET is $(TARGET); it may be tensorrt)
+endif
 
 calibrate: $(VENV)/.dev  ## measure INT8 ranges anew (IMAGES=folder), then `make engines`
 	$(BIN)/unface calibrate $(IMAGES) --out calibration/cache
@@ -85,5 +96,5 @@ $(VENV)/.runtime: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml deploy/constraints.txt | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check $(LOCK) -e '.[engines,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(LOCK) -e '.[engines,gpu,rtx,dev]'
 	@touch $@ $(VENV)/.runtime

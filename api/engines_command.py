@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from unface.engines.layers import Layer, table
+from unface.engines.plans import Plan, Plans, read_plans
 from unface.engines.shelf import Shelf, read_shelf
-from unface.errors import EngineError
+from unface.engines.tensorrt import DeviceEngine, find_tensorrt
+from unface.errors import EngineError, InvalidOption
 
 
 def list_engines(arguments: argparse.Namespace) -> int:
     """Print a line for each precision; returns the exit code."""
     shelf = read_shelf(arguments.folder)
-    for precision, runtime in shelf.sets:
+    for precision, runtime in _sets(shelf):
         engines = shelf.of(precision, runtime)
         size = sum(len(shelf.read(engine)) for engine in engines.values())
         verdict = _certificate(shelf, precision, runtime)
@@ -26,12 +29,36 @@ def list_engines(arguments: argparse.Namespace) -> int:
 
 def build_engines(arguments: argparse.Namespace) -> int:
     """Build, judge, write the manifest; returns 0 when all passed the gate, else 1."""
+    folder: Path = arguments.folder
+    if arguments.target == "tensorrt":
+        passed = _build_plans(arguments)
+        print(f"{folder}: built; what was fused: unface engines inspect {folder}")
+        return 0 if passed else 1
+    if arguments.capabilities or arguments.library or arguments.precisions:
+        raise InvalidOption("--capability, --library and --precision are for --target tensorrt")
     with needing_the_extra("building"):
         from unface.calibration.build import build, shipped_cache
-    folder: Path = arguments.folder
     passed = build(folder, arguments.cache or shipped_cache(), arguments.data)
     print(f"{folder}: built; use them with --engines {folder}")
     return 0 if passed else 1
+
+
+def inspect_engines(arguments: argparse.Namespace) -> int:
+    """Print what TensorRT fused in every plan that was asked for; returns the exit code."""
+    chosen = [
+        (plans, plan)
+        for path in arguments.paths
+        for plans, plan in _plans_of(path)
+        if arguments.network in (None, plan.engine.network)
+        and arguments.precision in (None, plan.engine.precision)
+    ]
+    if not chosen:
+        raise InvalidOption("there is no such plan: unface engines list FOLDER shows what there is")
+    for plans, plan in chosen:
+        layers, source = _layers(plans, plan)
+        made = f"{plan.library} {plan.version}, compute capability {', '.join(plan.capabilities)}"
+        print(f"{plan.engine.file}: {made}\n{source}\n{table(layers)}\n")
+    return 0
 
 
 @contextmanager
@@ -51,3 +78,42 @@ def _certificate(shelf: Shelf, precision: str, runtime: str) -> str:
     except EngineError as error:
         return f"NOT CERTIFIED: {error}"
     return "passed the gate"
+
+
+def _sets(shelf: Shelf) -> list[tuple[str, str]]:
+    """Return the precisions and runtimes that serve: those of the CPU, and those of TensorRT."""
+    plans = {(e.precision, e.runtime) for e in shelf.engines if e.runtime.startswith("tensorrt")}
+    return sorted({*shelf.sets, *(pair for pair in plans if len(shelf.of(*pair)) == 3)})
+
+
+def _build_plans(arguments: argparse.Namespace) -> bool:
+    with needing_the_extra("building"):
+        from unface.calibration.tensorrt import Order, build_plans
+    order = Order(
+        arguments.folder,
+        arguments.precisions,
+        arguments.capabilities,
+        arguments.library,
+        arguments.cache,
+    )
+    return build_plans(order, arguments.data)
+
+
+def _plans_of(path: Path) -> list[tuple[Plans, Plan]]:
+    """Return the plans of a folder, or the one of a plan file, with their folder."""
+    is_plan = path.suffix == ".plan"
+    plans = read_plans(path.parent if is_plan else path)
+    chosen = [p for p in plans.plans if not is_plan or p.engine.file == path.name]
+    if not chosen:
+        raise EngineError(f"{path} is not in the manifest of its folder: build the engines again")
+    return [(plans, plan) for plan in chosen]
+
+
+def _layers(plans: Plans, plan: Plan) -> tuple[tuple[Layer, ...], str]:
+    """Return the layers of a plan and who says so: the inspector where the plan can be loaded."""
+    data = plans.shelf.read(plan.engine)
+    try:
+        engine = DeviceEngine(data, plan.engine.file, find_tensorrt(plan.library))
+    except EngineError as error:
+        return plans.kept_layers(plan), f"by the builder's log, for {error}"
+    return engine.layers(), "by the engine inspector"

@@ -34,10 +34,10 @@ from unface.calibration.rewrite import (
     INT8_COLUMNS,
     INT8_FORMS,
     MERGED_HEADS_OF,
-    Form,
     Trained,
     merge_heads,
     read_trained,
+    relu_graph,
     rewrite,
 )
 from unface.calibration.samples import SHAPES
@@ -86,15 +86,30 @@ def build_tflite(network: str, precision: str, calibration: Calibration, weights
     return write_tflite(graph, (height, width), scales=scales, float_layers=float_layers)
 
 
-def build_onnx(network: str, precision: str, calibration: Calibration, weights: Trained) -> bytes:
-    """Return the ONNX engine of a network: PReLU in float, Conv and ReLU alone with Q/DQ."""
+def build_onnx(
+    network: str, precision: str, calibration: Calibration, weights: Trained, *, even: bool = False
+) -> bytes:
+    """Return the ONNX engine of a network: PReLU in float, Conv and ReLU alone with Q/DQ.
+
+    "fp16" and "mixed" are for TensorRT; "mixed" keeps the heads and what `float_layers` of the
+    cache names in float16. `even`: as TensorRT for RTX fuses them, see `write_onnx`.
+    """
     height, width, _ = SHAPES[network]
-    if precision == "fp32":
-        return write_onnx(rewrite(read_trained(network), {}, "prelu"), (height, width))
+    float_layers: set[str] = set()
+    if precision == "mixed":
+        float_layers.update(calibration.float_layers, (head.name for head in weights.heads))
+    if precision in ("fp32", "fp16") or float_layers == {conv.name for conv in weights.convs}:
+        graph = rewrite(read_trained(network), {}, "prelu")
+        return write_onnx(graph, (height, width), half=precision != "fp32")
     calibration.check(weights)
-    pooled: dict[str, Form] = {la.conv.name: "halves" for la in weights.layers if la.pool}
-    graph = rewrite(weights, pooled, "pair")
-    return write_onnx(graph, (height, width), calibration.scales())
+    return write_onnx(
+        relu_graph(weights),
+        (height, width),
+        calibration.scales(),
+        half=precision == "mixed",
+        float_layers=float_layers,
+        even=even,
+    )
 
 
 def build_native(network: str, precision: str, calibration: Calibration, weights: Trained) -> bytes:
@@ -157,7 +172,7 @@ def certify(
             if (c["runtime"], c["precision"], c["engines"]) == (runtime, precision, hashes)
         ]
         # The reference of all is FP32, and its own is PyTorch.
-        with _as_served(runtime):
+        with as_served(runtime):
             certificates.append(
                 same[0]
                 if same
@@ -167,7 +182,7 @@ def certify(
 
 
 @contextmanager
-def _as_served(runtime: str) -> Iterator[None]:
+def as_served(runtime: str) -> Iterator[None]:
     """Judge engines of other runtimes without the compiled core: they serve where there is none.
 
     Crops and levels of the core differ from OpenCV's by a grey level here and there, which moves
@@ -194,7 +209,6 @@ def _certificate(
     pictures: list[LabelledPicture],
     data: str,
 ) -> dict[str, Any]:
-    name = f"{precision}.{runtime}"
     if precision == "fp32":
         from unface.mtcnn.networks import torch_networks
 
@@ -202,15 +216,28 @@ def _certificate(
     else:
         reference, of = open_named(f"{folder}:fp32.tflite"), "fp32.tflite"
     candidate = _open(folder, runtime, precision)
-    with tqdm(total=len(pictures), desc=f"gate {name}", unit="picture", disable=None) as bar:
-        comparison = compare(reference, candidate, pictures, bar.update)
-    verdict = judge(comparison, BUILT_IN_LIMITS if data == BUILT_IN else None)
-    print(f"{name}: {_line(comparison, verdict)}", file=sys.stderr)
     return {
         "precision": precision,
         "runtime": runtime,
         "engines": hashes,
         "reference": of,
+        **judged(reference, candidate, f"{precision}.{runtime}", pictures, data),
+    }
+
+
+def judged(
+    reference: Networks,
+    candidate: Networks,
+    name: str,
+    pictures: list[LabelledPicture],
+    data: str,
+) -> dict[str, Any]:
+    """Return what a certificate says of a candidate: verdict, reasons, figures."""
+    with tqdm(total=len(pictures), desc=f"gate {name}", unit="picture", disable=None) as bar:
+        comparison = compare(reference, candidate, pictures, bar.update)
+    verdict = judge(comparison, BUILT_IN_LIMITS if data == BUILT_IN else None)
+    print(f"{name}: {_line(comparison, verdict)}", file=sys.stderr)
+    return {
         "data": data,
         "passed": verdict.passed,
         "reasons": list(verdict.reasons),
@@ -280,11 +307,17 @@ def build(folder: Path, cache: Path, data: Path | None) -> bool:
     # Engines open by manifest, also to be judged; until then without certificates.
     earlier = _earlier_certificates(folder)
     write_manifest(folder, entries, earlier)
-    pictures = labelled_scenes() if data is None else read_labels(data)
-    name = BUILT_IN if data is None else ", ".join(sorted({p.set for p in pictures}))
-    certificates = certify(folder, entries, pictures, name)
+    certificates = certify(folder, entries, *pictures_of(data))
     write_manifest(folder, entries, certificates)
     return all(c["passed"] for c in certificates)
+
+
+def pictures_of(data: Path | None) -> tuple[list[LabelledPicture], str]:
+    """Return the pictures to judge on, and their name: those of a folder, or the built-in ones."""
+    if data is None:
+        return labelled_scenes(), BUILT_IN
+    pictures = read_labels(data)
+    return pictures, ", ".join(sorted({picture.set for picture in pictures}))
 
 
 def _sha256(path: Path) -> str:

@@ -117,6 +117,12 @@ def rewrite(trained: Trained, forms: Mapping[str, Form], default: Form, columns:
     return Graph(trained.network, tuple(nodes), tuple(heads), columns)
 
 
+def relu_graph(trained: Trained) -> Graph:
+    """Return the graph of nothing but Conv and ReLU, for Q/DQ: pairs, halves where it is pooled."""
+    pooled: dict[str, Form] = {la.conv.name: "halves" for la in trained.layers if la.pool}
+    return rewrite(trained, pooled, "pair")
+
+
 def merge_heads(graph: Graph) -> Graph:
     """Return a graph whose logit and box are one head; see `unface.engines.tflite`."""
     logit, box = graph.heads

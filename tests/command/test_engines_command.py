@@ -19,6 +19,7 @@ from unface.calibration.samples import read_samples
 
 ROOT = Path(__file__).parents[2]
 PREBUILT = ROOT / "engines" / "prebuilt"
+RTX = ("--library", "tensorrt_rtx")
 CACHES = ("pnet", "rnet", "onet", "pnet.native")
 
 
@@ -106,6 +107,81 @@ def test_pictures_without_faces_calibrate_nothing(tmp_path: Path) -> None:
     result = unface("calibrate", tmp_path, "--out", tmp_path / "cache")
     assert result.returncode == 1
     assert "show no face" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """INT8 plans for two compute capabilities, as someone without a GPU builds them."""
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx comes with unface[rtx]")
+    folder = tmp_path_factory.mktemp("plans") / "new"
+    options = ("--precision", "int8", "--capability", "8.6", "--capability", "7.5")
+    built = unface("engines", "build", folder, "--target", "tensorrt", *options)
+    assert built.returncode == 0, built.stderr
+    assert f"unface engines inspect {folder}" in built.stdout
+    return folder
+
+
+def test_plans_are_listed_with_the_verdict_on_their_models(plans: Path) -> None:
+    result = unface("engines", "list", plans)
+    assert result.returncode == 0
+    sets = [line.split() for line in result.stdout.splitlines() if not line.startswith(" ")]
+    assert [words[:2] for words in sets] == [
+        ["int8", "tensorrt_rtx-sm75"],
+        ["int8", "tensorrt_rtx-sm86"],
+    ]
+    assert all(words[-3:] == ["passed", "the", "gate"] for words in sets)
+
+
+def test_what_tensorrt_fused_is_shown_layer_by_layer(plans: Path) -> None:
+    result = unface("engines", "inspect", plans, "--network", "pnet")
+    assert result.returncode == 0, result.stderr
+    turing, ampere = result.stdout.strip().split("\n\n")
+    assert turing.startswith("pnet.int8.tensorrt_rtx-sm75.plan: tensorrt_rtx ")
+    head, source, *rows, last = ampere.splitlines()
+    assert head.endswith("compute capability 8.6")
+    assert source.startswith(("by the builder's log, for engine", "by the engine inspector"))
+    assert len([row for row in rows if " convolution " in row]) == 5
+    assert any("conv2/conv + conv2/relu" in row and "INT8 NHWC" in row for row in rows)
+    assert last.startswith("5 convolutions, 5 take INT8; 2 with their ReLU, 0 ReLU apart")
+    assert turing.splitlines()[-1].startswith("5 convolutions, 0 take INT8")
+
+
+def test_one_plan_is_shown_by_its_file(plans: Path) -> None:
+    result = unface("engines", "inspect", plans / "rnet.int8.tensorrt_rtx-sm86.plan")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count(".plan: tensorrt_rtx") == 1
+    assert "dense4/conv + dense4/relu" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["inspect", "{plans}", "--precision", "fp8"], 2, "no such plan"),
+        (["inspect", "{plans}/other.plan"], 1, "not in the manifest of its folder"),
+        (["inspect", "nowhere"], 1, "nowhere is no folder of engines"),
+        (["inspect", PREBUILT], 1, "holds no TensorRT plans: make engines TARGET=tensorrt"),
+        (["build", "{new}", "--capability", "8.6"], 2, "are for --target tensorrt"),
+        (["build", "{new}", "--target", "abacus"], 2, "invalid choice"),
+        (
+            ["build", "{new}", "--target", "tensorrt", *RTX, "--capability", "1.0"],
+            2,
+            "compute capability is '1.0'; tensorrt_rtx",
+        ),
+        (
+            ["build", "{new}", "--target", "tensorrt", "--library", "tensorrt_tx"],
+            2,
+            "it must be tensorrt or tensorrt_rtx",
+        ),
+    ],
+)
+def test_a_wrong_use_of_plans_is_explained(
+    plans: Path, tmp_path: Path, arguments: list[object], code: int, message: str
+) -> None:
+    given = [str(a).format(plans=plans, new=tmp_path / "new") for a in arguments]
+    result = unface("engines", *given)
+    assert result.returncode == code
+    assert message in result.stderr
+    assert not list(tmp_path.rglob("*.plan"))
 
 
 @pytest.mark.slow
