@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unface.gpu.device import Device, DeviceFailure, Recorder
+from unface.gpu.device import Device, DeviceFailure, Graph, Recorder, Stream
 
 OLDEST_DRIVER = 13000  # as cuDriverGetVersion counts: CUDA 13.0, driver 580
 
@@ -74,7 +74,7 @@ class CudaDevice:
         """See `unface.gpu.device.Device`."""
         return PinnedMemory(self, size)
 
-    def stream(self, *, urgent: bool) -> CudaStream:
+    def stream(self, *, urgent: bool) -> Stream:
         """See `unface.gpu.device.Device`."""
         return CudaStream(self, urgent=urgent)
 
@@ -137,8 +137,7 @@ class PinnedMemory:
         self._device, self.size = device, size
         with device.work(f"{size / 2**20:.0f} MiB of pinned memory cannot be had"):
             self.pointer = int(_checked(driver.cuMemHostAlloc(size, 0)))
-        whole = (ctypes.c_uint8 * size).from_address(self.pointer)
-        self.array = np.frombuffer(whole, np.uint8)
+        self.array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self.pointer))
 
     def close(self) -> None:
         """Free it."""
@@ -172,7 +171,7 @@ class CudaStream:
         with self._device.work("a copy failed"):
             _checked(driver.cuMemcpyAsync(target, source, size, self.handle))
 
-    def record(self, work: Callable[[Recorder], None]) -> CudaGraph:
+    def record(self, work: Callable[[Recorder], None]) -> Graph:
         """See `unface.gpu.device.Stream`."""
         with self._device.work("the work cannot be recorded"):
             builder = self._stream.create_graph_builder()
@@ -181,17 +180,18 @@ class CudaStream:
             builder.end_building()
             return CudaGraph(self._device, builder, builder.complete())
 
-    def replay(self, graph: CudaGraph) -> None:
+    def replay(self, graph: Graph) -> None:
         """See `unface.gpu.device.Stream`."""
+        assert isinstance(graph, CudaGraph)  # noqa: S101 - for the type checker: it recorded it
         with self._device.work("a graph cannot be launched"):
             graph.graph.launch(self._stream)
 
     def wait_for(self, other: int) -> None:
         """See `unface.gpu.device.Stream`."""
-        from cuda.core import Stream
+        from cuda.core import Stream as CoreStream
 
         with self._device.work("streams cannot be ordered"):
-            self._stream.wait(Stream.from_handle(other))
+            self._stream.wait(CoreStream.from_handle(other))
 
     def synchronize(self) -> None:
         """See `unface.gpu.device.Stream`."""

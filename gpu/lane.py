@@ -30,11 +30,13 @@ from unface.gpu.tables import (
     TILE,
 )
 from unface.mtcnn.network import UInt8Array
+from unface.mtcnn.team import ALONE, Team, shares
 
 FIRST_CANDIDATES = 2048
 FIRST_HITS = 32768
 FACES_AT_ONCE = 256  # come down with the counters; more need a second copy
 HALVINGS_ALONE = 3  # by a launch each; one block does the smaller ones
+SMALL = 1 << 20  # bytes; sharing less among threads takes longer than copying it
 RESULT_BYTES = COUNTERS.itemsize + FACES_AT_ONCE * FACE.itemsize
 
 
@@ -72,11 +74,14 @@ class Sizes:
 class Lane:
     """One picture at a time; several lanes have several under way. Not thread-safe.
 
-    `urgent` lanes go before others on the device. Raises `DeviceFailure`.
+    `urgent` lanes go before others on the device; `team` copies pictures into pinned memory, which one
+    core does no faster than the device is done with them. Raises `DeviceFailure`.
     """
 
-    def __init__(self, device: Device, networks: DeviceNetworks, *, urgent: bool) -> None:
-        self.device, self.networks = device, networks
+    def __init__(
+        self, device: Device, networks: DeviceNetworks, *, urgent: bool, team: Team = ALONE
+    ) -> None:
+        self.device, self.networks, self._team = device, networks, team
         self.sizes = Sizes()
         self.stream = device.stream(urgent=urgent)
         self._memory: dict[str, Memory] = {}
@@ -90,7 +95,13 @@ class Lane:
         """Begin with a picture, uint8 `[H, W, 3]`; it is copied and may change afterwards."""
         self._make_room(plan)
         source = self._staging["image"]
-        source.array[: image.size].reshape(image.shape)[:] = image
+        staged = source.array[: image.size].reshape(image.shape)
+        count = self._team.threads if image.size > SMALL else 1
+
+        def stage(rows: tuple[int, int]) -> None:
+            staged[slice(*rows)] = image[slice(*rows)]
+
+        self._team.map(stage, shares(len(image), count))
         self.stream.copy(self._memory["image"].pointer, source.pointer, image.size)
         self._begin(plan, self._memory["image"].pointer)
 
@@ -111,15 +122,13 @@ class Lane:
         if counters["invalid"]:
             raise EngineError("a network gave values that are no numbers; restart, or repair")
         self._check_room(counters)
-        count = int(counters["faces"])
-        faces = result[COUNTERS.itemsize : RESULT_BYTES].view(FACE)
-        if count <= FACES_AT_ONCE:
-            return faces[:count].copy()
-        size = count * FACE.itemsize
+        size = int(counters["faces"]) * FACE.itemsize
+        if size <= RESULT_BYTES - COUNTERS.itemsize:
+            return _faces(result[COUNTERS.itemsize :], size)
         many = self._host("faces", size)
         self.stream.copy(many.pointer, self._memory["result"].pointer + COUNTERS.itemsize, size)
         self.stream.synchronize()
-        return many.array[:size].view(FACE).copy()
+        return _faces(many.array, size)
 
     @property
     def resident(self) -> int:
@@ -137,14 +146,17 @@ class Lane:
     @property
     def _frame(self) -> npt.NDArray[np.void]:
         """The staged header, `FRAME` `[1]`."""
-        return self._staging["frame"].array[: FRAME.itemsize].view(FRAME)
+        frame: npt.NDArray[np.void] = self._staging["frame"].array[: FRAME.itemsize].view(FRAME)
+        return frame
 
     def _begin(self, plan: Plan, pointer: int) -> None:
         frame = self._frame
         frame[0] = plan.frame
         places = [pointer, *(self._memory["halvings"].pointer + o for o in plan.halving_offsets)]
         frame[0]["pixels"][: len(places)] = places
-        self.stream.copy(self._memory["frame"].pointer, self._staging["frame"].pointer, frame.nbytes)
+        self.stream.copy(
+            self._memory["frame"].pointer, self._staging["frame"].pointer, frame.nbytes
+        )
         if plan is not self._plan:
             self._plan = None
             for name in ("levels", "tiles", "patches"):
@@ -190,7 +202,9 @@ class Lane:
             self._memory[name] = self.device.allocate(max(size, 1))
         self.sizes = sizes
         for name, size in (
-            ("image", sizes.image), ("frame", FRAME.itemsize), ("result", RESULT_BYTES)
+            ("image", sizes.image),
+            ("frame", FRAME.itemsize),
+            ("result", RESULT_BYTES),
         ):
             self._host(name, size)
         self._write_table()
@@ -201,7 +215,16 @@ class Lane:
     def _write_table(self) -> None:
         at = {name: memory.pointer for name, memory in self._memory.items()}
         table = self._table
-        for name in ("frame", "levels", "tiles", "patches", "canvas", "logits", "hits", "landmarks"):
+        for name in (
+            "frame",
+            "levels",
+            "tiles",
+            "patches",
+            "canvas",
+            "logits",
+            "hits",
+            "landmarks",
+        ):
             table[name] = at[name]
         table["rivals"] = at["rivals"]
         for name in ("squares", "candidates", "features", "outputs"):
@@ -284,6 +307,11 @@ class Lane:
         self._graphs.clear()
         self._memory.clear()
         self._plan = None
+
+
+def _faces(data: UInt8Array, size: int) -> npt.NDArray[np.void]:
+    faces: npt.NDArray[np.void] = data[:size].view(FACE).copy()
+    return faces
 
 
 class Crowded(Exception):

@@ -64,7 +64,9 @@ def plan_frame(width: int, height: int, options: DetectOptions, *, pages: bool =
     level lies whole. Raises `BeyondDevice` for a picture too large for 32-bit places.
     """
     if max(width, height) > MAX_SIDE:
-        raise BeyondDevice(f"the picture has {width} x {height} pixels; a GPU takes {MAX_SIDE} a side")
+        raise BeyondDevice(
+            f"the picture has {width} x {height} pixels; a GPU takes {MAX_SIDE} a side"
+        )
     levels = tuple(pyramid_levels(width, height, options.min_face, options.scale_factor))
     table = _level_table(levels, width, height)
     tiles, canvas_pixels, page_count = _page_tiles(levels) if pages else _level_tiles(levels)
@@ -73,7 +75,9 @@ def plan_frame(width: int, height: int, options: DetectOptions, *, pages: bool =
     frame = np.zeros((), FRAME)
     frame["halvings"], frame["levels"] = len(halvings), len(levels)
     frame["tiles"], frame["patches"] = len(tiles), len(patches)
-    frame["widths"][: len(halvings)], frame["heights"][: len(halvings)] = zip(*halvings, strict=True)
+    frame["widths"][: len(halvings)], frame["heights"][: len(halvings)] = zip(
+        *halvings, strict=True
+    )
     frame["least"] = [logit_from_probability(t) for t in options.thresholds]
     frame["crop_offset"] = CROP_OFFSET
     sizes = [_aligned(w * h * CHANNELS) for w, h in halvings[1:]]

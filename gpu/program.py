@@ -35,7 +35,9 @@ def source() -> str:
     return text("kernels.cu")
 
 
-def compile_kernels(arch: str, *, cached: bool = True, log: io.StringIO | None = None) -> ObjectCode:
+def compile_kernels(
+    arch: str, *, cached: bool = True, log: io.StringIO | None = None
+) -> ObjectCode:
     """Return the kernels for an architecture such as "sm_90".
 
     `cached` keeps what was compiled in the user's cache folder where that can be written; `log`

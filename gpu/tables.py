@@ -18,10 +18,7 @@ LEVEL = np.dtype(
     ]
 )
 TILE = np.dtype(
-    [
-        (name, "<i4")
-        for name in ("level", "x", "y", "width", "height", "pitch", "offset", "padding")
-    ]
+    [(name, "<i4") for name in ("level", "x", "y", "width", "height", "pitch", "offset", "padding")]
 )
 PATCH = np.dtype([(name, "<i4") for name in ("tile", "column", "row")])
 FRAME = np.dtype(
@@ -34,11 +31,11 @@ FRAME = np.dtype(
         ("crop_offset", "<f4"),
     ]
 )
-HIT = np.dtype([*((n, "<i4") for n in ("level", "row", "column")), ("logit", "<f4"), ("box", "<f4", 4)])
-SQUARE = np.dtype([("x", "<f4"), ("y", "<f4"), ("side", "<f4"), ("key", "<i4")])
-CANDIDATE = np.dtype(
-    [("box", "<f4", 4), ("offsets", "<f4", 4), ("logit", "<f4"), ("key", "<i4")]
+HIT = np.dtype(
+    [*((n, "<i4") for n in ("level", "row", "column")), ("logit", "<f4"), ("box", "<f4", 4)]
 )
+SQUARE = np.dtype([("x", "<f4"), ("y", "<f4"), ("side", "<f4"), ("key", "<i4")])
+CANDIDATE = np.dtype([("box", "<f4", 4), ("offsets", "<f4", 4), ("logit", "<f4"), ("key", "<i4")])
 FACE = np.dtype([("box", "<f4", 4), ("logit", "<f4"), ("landmarks", "<f4", 10), ("key", "<i4")])
 COUNTERS = np.dtype(
     [

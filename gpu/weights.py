@@ -45,7 +45,7 @@ def pack_network(network: str, arrays: Arrays) -> bytes:
         weight, bias, slopes = (arrays[f"{name}.{part}"] for part in ("weight", "bias", "slopes"))
         if name == "conv1":
             bias = bias + PIXEL_MEAN * weight.sum((1, 2, 3), dtype=np.float64)
-            parts.append(_layer(_pixel_chunks(weight * PIXEL_SCALE), bias, slopes))
+            parts.append(_layer(_pixel_chunks(weight * np.float32(PIXEL_SCALE)), bias, slopes))
         else:
             parts.append(_layer(_map_chunks(weight), bias, slopes))
     if network == "pnet":
@@ -93,7 +93,8 @@ def _register_chunks(weight: FloatArray) -> FloatArray:
     A lane then holds channels 2t, 2t + 1 and 8 + 2t, 9 + 2t of a chunk.
     """
     pairs = weight.reshape(len(weight), -1, 2, 4, 2)  # chunk, half of it, t, pair
-    return pairs.transpose(1, 0, 3, 2, 4).reshape(-1, len(weight), CHUNK)
+    chunks: FloatArray = pairs.transpose(1, 0, 3, 2, 4).reshape(-1, len(weight), CHUNK)
+    return chunks
 
 
 def _layer(chunks: FloatArray, bias: FloatArray, slopes: FloatArray | None) -> bytes:

@@ -48,7 +48,9 @@ FN void keep_cell(const Lane *lane, const Level *level, const Hit *hit, int key,
 /* Suppression within levels, overlap above 0.5. A block a level; reads 36 bytes a neighbour and round. */
 KERNEL(512) suppress_cells(const Lane *lane, int across_levels)
 {
-    int count = smaller(lane->counters->hits, lane->hit_capacity);
+    int count = lane->counters->hits;
+    if (count > lane->hit_capacity) /* cells without a place never settle; others would wait for them */
+        return;
     for (int index = blockIdx.x; index < lane->frame->levels; index += gridDim.x) {
         const Level *level = lane->levels + index;
         int unsettled = 1;
