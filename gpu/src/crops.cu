@@ -17,14 +17,13 @@ typedef Layer_<64, 4 * 64, 2, 2, 4, 3, 1, 1, 3, 16> OConv4;
 #define CONV_BYTES_O (OConv1::bytes + OConv2::bytes + OConv3::bytes + OConv4::bytes)
 
 /* Rows [first, first + rows) of a crop into a map of `pitch` pixels a row, one more than the crop has. */
-FN void load_crop(const Lane *lane, int stage, int index, int size, int first, int rows, uint16_t *map)
+FN void load_crop(const Cut &cut, const Taps *taps, int size, int first, int rows, uint16_t *map)
 {
-    Cut cut = plan_cut(lane->frame, lane->squares[stage] + index, size);
     int pitch = size + 1;
     for (int at = threadIdx.x; at < rows * pitch; at += blockDim.x) {
-        float pixel[3] = {0, 0, 0};
+        uint32_t pixel[3] = {0, 0, 0};
         if (at % pitch < size)
-            cut_pixel(cut, at % pitch, first + at / pitch, pixel);
+            cut_pixel(cut, taps, size, at % pitch, first + at / pitch, pixel);
         store_pixel(map + at * 4, pixel[0], pixel[1], pixel[2]);
     }
 }
@@ -34,11 +33,14 @@ KERNEL_BESIDE(128, 4) rnet_features(const Lane *lane)
 {
     __shared__ uint2 first[24 * 25];      /* pixels, then what the second layer gives */
     __shared__ uint2 second[11 * 11 * 8]; /* what the first layer gives */
+    __shared__ Taps taps[2 * 24];
     uint16_t *pixels = (uint16_t *)first, *pooled = (uint16_t *)second;
     const uint8_t *weights = lane->weights[1], *weights2 = weights + RConv1::bytes;
     int count = smaller(lane->counters->squares[0], lane->capacity);
     for (int n = blockIdx.x; n < count; n += gridDim.x) {
-        load_crop(lane, 0, n, 24, 0, 24, pixels);
+        Cut cut = plan_cut(lane->frame, lane->squares[0] + n, 24, taps);
+        __syncthreads();
+        load_crop(cut, taps, 24, 0, 24, pixels);
         __syncthreads();
         run_layer<RConv1, 2, 2, 4>(pixels, weights, 11, 22, pooled);
         __syncthreads();
@@ -55,16 +57,19 @@ KERNEL_BESIDE(256, 2) onet_features(const Lane *lane)
 {
     __shared__ uint2 first[10 * 10 * 16]; /* 27 rows of pixels, or what the second layer gives */
     __shared__ uint2 second[23 * 23 * 8]; /* what the first layer gives, later the third */
+    __shared__ Taps taps[2 * 48];
     uint16_t *pixels = (uint16_t *)first, *pooled = (uint16_t *)second;
     const uint8_t *weights = lane->weights[2], *weights2 = weights + OConv1::bytes;
     const uint8_t *weights3 = weights2 + OConv2::bytes, *weights4 = weights3 + OConv3::bytes;
     int count = smaller(lane->counters->squares[1], lane->capacity);
     for (int n = blockIdx.x; n < count; n += gridDim.x) {
-        load_crop(lane, 1, n, 48, 0, 27, pixels);
+        Cut cut = plan_cut(lane->frame, lane->squares[1] + n, 48, taps);
+        __syncthreads();
+        load_crop(cut, taps, 48, 0, 27, pixels);
         __syncthreads();
         run_layer<OConv1, 2, 2, 8>(pixels, weights, 12, 25, pooled);
         __syncthreads();
-        load_crop(lane, 1, n, 48, 24, 24, pixels);
+        load_crop(cut, taps, 48, 24, 24, pixels);
         __syncthreads();
         run_layer<OConv1, 2, 2, 8>(pixels, weights, 11, 22, pooled + 12 * 23 * 32);
         __syncthreads();

@@ -30,16 +30,19 @@ KERNEL(256) collect_cells(const Lane *lane)
 /* The crops of R-Net (stage 0) or O-Net (1), RGB bytes [n][size][size][3]; a block a crop. */
 KERNEL(256) cut_crops(const Lane *lane, int stage)
 {
+    __shared__ Taps taps[2 * 48];
     int size = stage == 0 ? 24 : 48;
     int count = smaller(lane->counters->squares[stage], lane->capacity);
     for (int n = blockIdx.x; n < count; n += gridDim.x) {
-        Cut cut = plan_cut(lane->frame, lane->squares[stage] + n, size);
+        Cut cut = plan_cut(lane->frame, lane->squares[stage] + n, size, taps);
+        __syncthreads();
         for (int at = threadIdx.x; at < size * size; at += blockDim.x) {
-            float pixel[3];
-            cut_pixel(cut, at % size, at / size, pixel);
+            uint32_t pixel[3];
+            cut_pixel(cut, taps, size, at % size, at / size, pixel);
             for (int c = 0; c < 3; c++)
                 lane->crops[((size_t)n * size * size + at) * 3 + c] = (uint8_t)pixel[c];
         }
+        __syncthreads();
     }
 }
 
