@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from unface.anonymize.codec import FORMATS, Picture, decode, encode, raw_rgb
     from unface.anonymize.limits import Limits
     from unface.anonymize.masks import METHODS, SHAPES, MaskOptions, apply_masks
+    from unface.anonymize.plans import plan_masks
 
 __all__ = [
     "FORMATS",
@@ -23,6 +24,7 @@ __all__ = [
     "apply_masks",
     "decode",
     "encode",
+    "plan_masks",
     "raw_rgb",
 ]
 
@@ -36,6 +38,7 @@ _HOME = {
     "apply_masks": "masks",
     "decode": "codec",
     "encode": "codec",
+    "plan_masks": "plans",
     "raw_rgb": "codec",
 }
 

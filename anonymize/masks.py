@@ -75,13 +75,33 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-class _Region(NamedTuple):
+class Region(NamedTuple):
+    """Which part of a picture one face covers, in pixels; `x, y` pairs of the uncut shape."""
+
+    left: int  # the rectangle within the picture: left <= x < right, top <= y < bottom
+    top: int
+    right: int
+    bottom: int
+    center: tuple[float, float]
+    half: tuple[float, float]  # half the width and height; the ellipse's half axes
+    side: float  # longer side of the whole shape, also where the picture cuts it
+    face_side: float  # longer side of the box as given
+
+
+class Blur(NamedTuple):
+    """How strongly a region is blurred: shrunk, blurred with a Gaussian, enlarged again."""
+
+    small_size: tuple[int, int]  # width, height
+    sigma: float  # of the Gaussian, in shrunk pixels
+    radius: int  # its kernel has 2 radius + 1 weights
+
+
+class _Part(NamedTuple):
     """The pixels one face covers: a view into the picture and which of its pixels to replace."""
 
     pixels: Image  # [h, w, 3], written in place
     inside: Image | None  # uint8 [h, w], 0 or 1; None: all
-    side: float  # longer side of the whole region in pixels, also where the picture cuts it
-    face_side: float  # longer side of the box as given, in pixels
+    region: Region
 
 
 def apply_masks(
@@ -105,19 +125,20 @@ def apply_masks(
     finite, not in order, or not `[n, 4]`: nothing is returned rather than a face left clear.
     """
     check_rgb_image(image)
-    checked = _checked_boxes(boxes)
+    checked = checked_boxes(boxes)
     # OpenCV writes into a copy, and loses it, where it cannot take an array as it is.
     result = image if in_place and image.flags.carray else np.array(image, order="C")
     if options.method == "box":
         _draw_frames(result, checked, scores)
         return result
     cover = _COVERS[options.method]
-    for region in _regions(result, checked, options):
-        cover(region, options)
+    for region in plan_regions(image.shape[1], image.shape[0], checked, options):
+        cover(_part(result, region, options), options)
     return result
 
 
-def _checked_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
+def checked_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
+    """Return boxes as float64 `[n, 4]`, or raise as `apply_masks` does."""
     checked = np.asarray(boxes, dtype=np.float64)
     if checked.size == 0 and checked.shape[-1] in (0, 4):
         return np.empty((0, 4))
@@ -133,8 +154,10 @@ def _checked_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
     return checked
 
 
-def _regions(image: Image, boxes: NDArray[np.float64], options: MaskOptions) -> Iterator[_Region]:
-    """Yield the part of the image that each box covers, of those that lie inside of the image."""
+def plan_regions(
+    width: int, height: int, boxes: NDArray[np.float64], options: MaskOptions
+) -> Iterator[Region]:
+    """Yield what each box covers of a picture, in order; nothing for a box outside of it."""
     boxes = np.clip(boxes, -_FAR_PX, _FAR_PX)
     sides = boxes[:, 2:] - boxes[:, :2]
     # At least one pixel, also for a box without area: better a dot too many than a face clear.
@@ -143,20 +166,47 @@ def _regions(image: Image, boxes: NDArray[np.float64], options: MaskOptions) -> 
     center, half = (low + high) / 2, (high - low) / 2
     if options.shape == "ellipse":
         half *= math.sqrt(2)  # through the corners of the grown box
-    limit = (image.shape[1], image.shape[0])
-    first = np.clip(np.floor(center - half), 0, limit).astype(np.int64)
-    last = np.clip(np.ceil(center + half), 0, limit).astype(np.int64)
+    first = np.clip(np.floor(center - half), 0, (width, height)).astype(np.int64)
+    last = np.clip(np.ceil(center + half), 0, (width, height)).astype(np.int64)
     longer, face = 2 * half.max(axis=1), sides.max(axis=1)
     for index in np.flatnonzero((first < last).all(axis=1)).tolist():
         (left, top), (right, bottom) = first[index].tolist(), last[index].tolist()
-        inside = None
-        if options.shape == "ellipse":
-            across = _distances(left, right, center[index, 0], half[index, 0])
-            down = _distances(top, bottom, center[index, 1], half[index, 1])
-            inside = (across[None, :] <= (1 - down)[:, None]).view(np.uint8)
-        yield _Region(
-            image[top:bottom, left:right], inside, float(longer[index]), float(face[index])
-        )
+        middle, axes = tuple(center[index].tolist()), tuple(half[index].tolist())
+        sides_px = float(longer[index]), float(face[index])
+        yield Region(left, top, right, bottom, middle, axes, *sides_px)
+
+
+def mosaic_parts(region: Region, options: MaskOptions) -> tuple[int, int]:
+    """Return into how many equal parts a mosaic cuts a region across and down.
+
+    None is shorter than a cell unless it is the only one; at most `options.cells` fit.
+    """
+    cell = max(region.side / options.cells, _MIN_CELL_PX)
+    across, down = region.right - region.left, region.bottom - region.top
+    return max(int(across / cell + 1e-9), 1), max(int(down / cell + 1e-9), 1)
+
+
+def blur_strength(region: Region, options: MaskOptions) -> Blur:
+    """Return a blur at least as strong as OpenCV's Gaussian with a kernel of the same size.
+
+    Large faces are shrunk, blurred and enlarged, so that the cost does not grow with the kernel.
+    """
+    kernel = max(math.ceil(options.kernel * region.face_side), _MIN_KERNEL_PX) | 1
+    sigma = 0.3 * ((kernel - 1) * 0.5 - 1) + 0.8  # OpenCV, getGaussianKernel
+    shrink = max(sigma / _BLUR_SIGMA_PX, 1.0)
+    width, height = region.right - region.left, region.bottom - region.top
+    small_size = (max(round(width / shrink), 1), max(round(height / shrink), 1))
+    return Blur(small_size, sigma / shrink, math.ceil(3 * (sigma / shrink)))
+
+
+def _part(image: Image, region: Region, options: MaskOptions) -> _Part:
+    left, top, right, bottom, center, half = region[:6]
+    inside = None
+    if options.shape == "ellipse":
+        across = _distances(left, right, center[0], half[0])
+        down = _distances(top, bottom, center[1], half[1])
+        inside = (across[None, :] <= (1 - down)[:, None]).view(np.uint8)
+    return _Part(image[top:bottom, left:right], inside, region)
 
 
 def _distances(first: int, last: int, center: float, half: float) -> NDArray[np.float64]:
@@ -168,23 +218,23 @@ def _distances(first: int, last: int, center: float, half: float) -> NDArray[np.
     return distances
 
 
-def _paste(region: _Region, cover: Image) -> None:
-    if region.inside is None:
-        region.pixels[:] = cover
+def _paste(part: _Part, cover: Image) -> None:
+    if part.inside is None:
+        part.pixels[:] = cover
     else:
-        cv2.copyTo(cover, region.inside, region.pixels)
+        cv2.copyTo(cover, part.inside, part.pixels)
 
 
-def _cover_mosaic(region: _Region, options: MaskOptions) -> None:
+def _cover_mosaic(part: _Part, options: MaskOptions) -> None:
     """Cover with at most cells x cells rectangles, each in the mean colour of its pixels."""
-    height, width = region.pixels.shape[:2]
-    cell = max(region.side / options.cells, _MIN_CELL_PX)
-    rows, columns = _cell_edges(height, cell), _cell_edges(width, cell)
-    sums = [_column_sums(region.pixels[top:bottom]) for top, bottom in itertools.pairwise(rows)]
+    height, width = part.pixels.shape[:2]
+    across, down = mosaic_parts(part.region, options)
+    rows, columns = _edges(height, down), _edges(width, across)
+    sums = [_column_sums(part.pixels[top:bottom]) for top, bottom in itertools.pairwise(rows)]
     totals = np.add.reduceat(np.array(sums), columns[:-1], axis=1, dtype=np.int64)
     heights, widths = np.diff(rows), np.diff(columns)
     means = np.rint(totals / (heights[:, None] * widths)[..., None]).astype(np.uint8)
-    _paste(region, means.repeat(widths, axis=1).repeat(heights, axis=0))
+    _paste(part, means.repeat(widths, axis=1).repeat(heights, axis=0))
 
 
 def _column_sums(pixels: Image) -> NDArray[Any]:
@@ -194,49 +244,42 @@ def _column_sums(pixels: Image) -> NDArray[Any]:
     return sums
 
 
-def _cell_edges(length: int, cell: float) -> list[int]:
-    """Cut a length in pixels into equal parts no shorter than a cell, or one part."""
-    parts = max(int(length / cell + 1e-9), 1)
+def _edges(length: int, parts: int) -> list[int]:
     return [round(i * length / parts) for i in range(parts + 1)]
 
 
-def _cover_solid(region: _Region, options: MaskOptions) -> None:
-    height, width = region.pixels.shape[:2]
+def _cover_solid(part: _Part, options: MaskOptions) -> None:
+    height, width = part.pixels.shape[:2]
     color = [int(channel) for channel in options.color]
-    cover = region.pixels if region.inside is None else np.empty_like(region.pixels)
+    cover = part.pixels if part.inside is None else np.empty_like(part.pixels)
     cv2.rectangle(cover, (0, 0), (width - 1, height - 1), color, cv2.FILLED)
-    if region.inside is not None:
-        _paste(region, cover)
+    if part.inside is not None:
+        _paste(part, cover)
 
 
-def _cover_blur(region: _Region, options: MaskOptions) -> None:
-    """Cover with a Gaussian blur at least as strong as OpenCV's with the same kernel.
+def _cover_blur(part: _Part, options: MaskOptions) -> None:
+    """Cover with a Gaussian blur.
 
-    Large faces are shrunk, blurred and enlarged, so that the cost does not grow with the kernel.
     The region is blurred on its own and mirrored at its border: a pixel there is not repeated,
     which would give it back a quarter of its weight at a corner.
     """
-    kernel = max(math.ceil(options.kernel * region.face_side), _MIN_KERNEL_PX) | 1
-    sigma = 0.3 * ((kernel - 1) * 0.5 - 1) + 0.8  # OpenCV, getGaussianKernel
-    height, width = region.pixels.shape[:2]
-    shrink = max(sigma / _BLUR_SIGMA_PX, 1.0)
-    small_size = (max(round(width / shrink), 1), max(round(height / shrink), 1))
-    small = cv2.resize(region.pixels, small_size, interpolation=cv2.INTER_AREA)
-    sigma_small = sigma / shrink
-    size = 2 * math.ceil(3 * sigma_small) + 1
+    height, width = part.pixels.shape[:2]
+    blur = blur_strength(part.region, options)
+    small = cv2.resize(part.pixels, blur.small_size, interpolation=cv2.INTER_AREA)
+    size = 2 * blur.radius + 1
     # In float32: of uint8, OpenCV computes it bit for bit the same everywhere, in 6 times the time.
     blurred = cv2.GaussianBlur(
         small.astype(np.float32),
         (size, size),
-        sigmaX=sigma_small,
+        sigmaX=blur.sigma,
         borderType=cv2.BORDER_REFLECT_101,
     )
     rounded = cv2.convertScaleAbs(blurred)
     large = cv2.resize(rounded, (width, height), interpolation=cv2.INTER_LINEAR)
-    _paste(region, large.astype(np.uint8, copy=False))
+    _paste(part, large.astype(np.uint8, copy=False))
 
 
-_COVERS: dict[str, Callable[[_Region, MaskOptions], None]] = {
+_COVERS: dict[str, Callable[[_Part, MaskOptions], None]] = {
     "mosaic": _cover_mosaic,
     "solid": _cover_solid,
     "blur": _cover_blur,

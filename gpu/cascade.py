@@ -92,17 +92,19 @@ class GpuCascade:
     ) -> tuple[int, Faces]:
         """Cover the faces of a picture on the device, RGB without gaps; return where it then lies.
 
-        That is a copy, kept until the next call, unless `in_place`. After an error what lies at
-        `pointer` may be covered in part, and only `in_place`.
+        That is a copy, kept until the next call, unless `in_place`; then the picture must not
+        change meanwhile, and after an error its faces may be clear.
         """
         plan = plan_frame(width, height, options or DetectOptions(), pages=self.networks.pages)
         lane = self.urgent
+        coverer = self._coverer(lane)
+        if not in_place:  # first of all: what is searched is what is covered
+            pointer = coverer.keep(pointer, width, height)
         lane.submit_resident(pointer, plan)
         faces = self._collect(lane, plan, lambda: lane.submit_resident(pointer, plan))
-        coverer = self._coverer(lane)
-        covered = coverer.cover(pointer, width, height, plan_masks(faces), in_place=in_place)
+        coverer.cover(pointer, width, height, plan_masks(faces))
         lane.stream.synchronize()
-        return covered, faces
+        return pointer, faces
 
     def close(self) -> None:
         """Free lanes, networks and device."""
@@ -156,9 +158,11 @@ class GpuCascade:
         """Return a lane's faces, the picture done again where a list was too short."""
         while True:
             try:
-                return to_faces(lane.collect(), plan, self.networks)
+                found = lane.collect()
+                break
             except Crowded:
                 again()
+        return to_faces(found, plan, self.networks)
 
     def _covered(
         self, lane: Lane, image: UInt8Array, plan: Plan, plan_masks: PlanMasks
@@ -166,9 +170,8 @@ class GpuCascade:
         """Return a lane's picture, the copy that its faces were found in, with them covered."""
         faces = self._faces(lane, image, plan)
         coverer = self._coverer(lane)
-        size = plan.width, plan.height
-        covered = coverer.cover(lane.resident, *size, plan_masks(faces), in_place=True)
-        return coverer.download(covered, *size), faces
+        coverer.cover(lane.resident, plan.width, plan.height, plan_masks(faces))
+        return coverer.download(lane.resident, plan.width, plan.height), faces
 
     def _coverer(self, lane: Lane) -> Coverer:
         if lane not in self._coverers:

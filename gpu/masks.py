@@ -10,12 +10,14 @@ from unface.gpu.device import Device, Graph, HostMemory, Memory, Recorder, Strea
 from unface.gpu.plan import CHANNELS, BeyondDevice
 from unface.gpu.tables import COVERING, MASK, MAX_TAPS
 from unface.mtcnn.network import UInt8Array
+from unface.mtcnn.team import ALONE, Team, shares
 
 Masks = npt.NDArray[np.void]  # `MASK` [n], as `unface.anonymize.plan_masks` gives them
 
 MAX_PIXELS = (1 << 31) - 1  # of a picture: places in it fit 32 bits
 MAX_SMALL = 4096  # pixels a side that blur shrinks to; 500 is the most that its options give
 SCRATCH_BYTES = 15  # a shrunk pixel: three floats and three bytes
+SMALL = 1 << 20  # bytes; sharing less among threads takes longer than copying it
 SCRATCH_AT_ONCE = 32 << 20  # more is blurred in several launches
 GRID = 256  # squares along the longer side of a picture, to tell which faces may overlap
 THREADS = 256
@@ -29,35 +31,34 @@ KERNELS = {
 class Coverer:
     """Covers faces of one picture at a time, in a stream that it shares. Not thread-safe.
 
-    Every method may raise `DeviceFailure`; after that no pixel of the picture may be used.
+    `team` copies pictures out of pinned memory. Every method may raise `DeviceFailure`; after that
+    no pixel of the picture may be used.
     """
 
-    def __init__(self, device: Device, stream: Stream) -> None:
-        self.device, self.stream = device, stream
+    def __init__(self, device: Device, stream: Stream, team: Team = ALONE) -> None:
+        self.device, self.stream, self._team = device, stream, team
         self._memory: dict[str, Memory] = {}
         self._staging: dict[str, HostMemory] = {}
         self._graphs: dict[int, Graph] = {}
 
-    def cover(
-        self, pointer: int, width: int, height: int, masks: Masks, *, in_place: bool = False
-    ) -> int:
-        """Begin to cover a picture at a pointer, RGB without gaps; return where it will be.
+    def keep(self, pointer: int, width: int, height: int) -> int:
+        """Begin to copy a picture, RGB without gaps; return where, until the next one is kept."""
+        self.stream.synchronize()  # the memory may be in use
+        size = width * height * CHANNELS
+        copy = self._room("copy", size)
+        self.stream.copy(copy.pointer, pointer, size)
+        return copy.pointer
 
-        Masks follow each other, so that one never uncovers what an earlier one covered. Unless
-        `in_place`, the picture is copied first, and the copy is the coverer's own until the next
-        call. Raises `BeyondDevice` for a picture too large, `EngineError` for masks that do not
-        fit into it.
+    def cover(self, pointer: int, width: int, height: int, masks: Masks) -> None:
+        """Begin to cover faces of a picture, RGB without gaps, where it lies.
+
+        Masks follow each other, so that one never uncovers what an earlier one covered. Raises
+        `BeyondDevice` for a picture too large, `EngineError` for masks that do not fit into it.
         """
         _check_masks(masks, width, height)
         self.stream.synchronize()  # what an earlier call staged may still be on its way
-        if not in_place:
-            size = width * height * CHANNELS
-            copy = self._room("copy", size)
-            self.stream.copy(copy.pointer, pointer, size)
-            pointer = copy.pointer
         if len(masks):
             self._launch(pointer, width, masks, *plan_runs(masks, width, height))
-        return pointer
 
     def download(self, pointer: int, width: int, height: int) -> UInt8Array:
         """Wait for a picture, covered or not, and return it as uint8 `[H, W, 3]`."""
@@ -65,7 +66,14 @@ class Coverer:
         staged = self._staged("pixels", size)
         self.stream.copy(staged.pointer, pointer, size)
         self.stream.synchronize()
-        return staged.array[:size].reshape(height, width, CHANNELS).copy()
+        source = staged.array[:size].reshape(height, width, CHANNELS)
+        pixels = np.empty_like(source)
+
+        def take(rows: tuple[int, int]) -> None:
+            pixels[slice(*rows)] = source[slice(*rows)]
+
+        self._team.map(take, shares(height, self._team.threads if size > SMALL else 1))
+        return pixels
 
     def close(self) -> None:
         """Free everything but the stream."""
@@ -137,11 +145,13 @@ class Coverer:
         return self._memory[name]
 
 
-def plan_runs(masks: Masks, width: int, height: int) -> tuple[Masks, list[tuple[int, int]], int]:
+def plan_runs(
+    masks: Masks, width: int, height: int, *, scratch_at_once: int = SCRATCH_AT_ONCE
+) -> tuple[Masks, list[tuple[int, int]], int]:
     """Return masks reordered, which of them go together, and the bytes of scratch.
 
     Masks `first`, `count` of a run share no pixel; of two that overlap the earlier one comes in an
-    earlier run. Never wrong, but coarse: faces that nearly touch may come one after the other.
+    earlier run. Coarse: faces that nearly touch may come one after the other too.
     """
     waves = _waves(masks, width, height)
     order = np.argsort(waves, kind="stable")
@@ -150,7 +160,7 @@ def plan_runs(masks: Masks, width: int, height: int) -> tuple[Masks, list[tuple[
     needs = (-(-pixels * SCRATCH_BYTES // 16) * 16).tolist()
     starts, used, most = [0], 0, 0
     for index, need in enumerate(needs):
-        if waves[index] != waves[starts[-1]] or used + need > max(SCRATCH_AT_ONCE, need):
+        if waves[index] != waves[starts[-1]] or used + need > max(scratch_at_once, need):
             starts.append(index)
             used = 0
         ordered["scratch"][index] = used

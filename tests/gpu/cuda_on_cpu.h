@@ -3,8 +3,8 @@
  * A thread gives way at barriers and at warp instructions only, so that what threads do between two of
  * them without agreeing on it depends on their order. `seed` shuffles the order of threads and blocks:
  * a kernel that has no race gives the same for every seed. Shared memory begins each block as 0xff,
- * which is NaN as half and float. A barrier or warp instruction that not all threads reach ends the
- * process with a message. */
+ * which is NaN as half and float. A barrier that not all threads of a block reach, a warp instruction
+ * that not all of a warp reach, and a block without end end the process with a message. */
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -17,6 +17,7 @@
 #include <vector>
 
 #define KERNEL(threads) extern "C" void __attribute__((visibility("default")))
+#define KERNEL_BESIDE(threads, blocks) KERNEL(threads)
 #define FN inline
 #define __shared__ static __attribute__((section("shared_memory")))
 using std::max;
@@ -53,6 +54,8 @@ static Warp warps[WARPS];
 static int order[MOST], place[MOST], count, live, turn;
 static int arrived, round_, any, any_before;
 static long idle; /* turns in which nobody got on */
+static long barriers; /* of the block so far */
+const long MOST_BARRIERS = 1 << 20;
 static void *scheduler;
 static void (*body)(const void *, int, int);
 static const void *lane;
@@ -69,13 +72,17 @@ asm(".text\n.globl simulator_switch\n.type simulator_switch, @function\nsimulato
     "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n"
     ".size simulator_switch, .-simulator_switch\n");
 
+static void fail(const char *what)
+{
+    fprintf(stderr, "%s\n", what);
+    abort();
+}
+
 static void give_way()
 {
     int mine = threadIdx.x;
-    if (++idle > 64L * count + 64) {
-        fprintf(stderr, "deadlock: not all threads reach a barrier or a warp instruction\n");
-        abort();
-    }
+    if (++idle > 64L * count + 64)
+        fail("not all threads reach a barrier or a warp instruction");
     do
         turn = turn + 1 == count ? 0 : turn + 1;
     while (fibers[order[turn]].done);
@@ -93,10 +100,8 @@ static void begin_thread()
     idle = 0;
     if (--live == 0)
         simulator_switch(&fibers[mine].stack, scheduler);
-    if (arrived == live) { /* it counted among those awaited */
-        fprintf(stderr, "a thread ended while others wait at a barrier\n");
-        abort();
-    }
+    if (arrived)
+        fail("a thread ended while others wait at a barrier");
     give_way();
 }
 
@@ -104,7 +109,11 @@ static int barrier(int value)
 {
     int mine = round_;
     any |= value;
-    if (++arrived == live) {
+    if (live < count)
+        fail("a thread waits at a barrier that others ended without");
+    if (++arrived == count) {
+        if (++barriers > MOST_BARRIERS)
+            fail("a block does not come to an end");
         any_before = any;
         any = arrived = 0;
         round_++;
@@ -125,7 +134,7 @@ static void run_block(int block, int threads)
     memset(warps, 0, sizeof warps);
     count = live = threads;
     arrived = round_ = any = 0;
-    idle = 0;
+    idle = barriers = 0;
     blockIdx.x = block;
     for (int n = 0; n < threads; n++) {
         Fiber *fiber = fibers + n;
@@ -146,6 +155,11 @@ static void run_block(int block, int threads)
 static void __syncthreads() { simulator::barrier(0); }
 static int __syncthreads_or(int value) { return simulator::barrier(value != 0); }
 template <class T> static T __ldg(const T *at) { return *at; }
+static double __dmul_rn(double a, double b)
+{
+    volatile double product = a * b; /* the compiler may not add to it before it is rounded */
+    return product;
+}
 static float __int_as_float(int bits)
 {
     float value;

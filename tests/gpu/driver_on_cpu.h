@@ -3,11 +3,12 @@
  * a GPU. One device; everything is done at once; what a stream records runs when its graph is launched.
  *
  * `fail_after(n)` lets the n-th call from now on, and all after it, return `CUDA_ERROR_UNKNOWN`, as a
- * device that was lost does. Functions that nobody asked for yet are not there.
+ * device that was lost does; `set_version` makes the driver another one. Functions that nobody asked for yet are not there.
  *
  * `launches[]` (name, number of int arguments) is made from the kernels' source. */
 #pragma once
 #include <dlfcn.h>
+#include <time.h>
 
 #include <functional>
 
@@ -30,6 +31,7 @@ struct Stream {
     Work *recording;
 };
 static long calls_left = -1, memory_left = 1L << 40, calls;
+static int version = 13000;
 static Stream default_stream;
 static int context;
 
@@ -60,10 +62,11 @@ using driver::SUCCESS;
 
 API fail_after(long calls) { return driver::calls_left = calls, 0; }
 API limit_memory(long bytes) { return driver::memory_left = bytes, 0; }
+API set_version(int version) { return driver::version = version, 0; }
 API count_calls() { return (int)driver::calls; }
 
 API cuInit(unsigned) { CALL(); return SUCCESS; }
-API cuDriverGetVersion(int *version) { CALL(); return *version = 13000, SUCCESS; }
+API cuDriverGetVersion(int *version) { CALL(); return *version = driver::version, SUCCESS; }
 API cuDeviceGetCount(int *count) { CALL(); return *count = 1, SUCCESS; }
 API cuDeviceGet(int *device, int) { CALL(); return *device = 0, SUCCESS; }
 API cuDeviceGetName(char *name, int size, int)
@@ -248,6 +251,23 @@ API cuLaunchKernel(const Launchable *kernel, unsigned grid_x, unsigned, unsigned
     Configuration config = {grid_x, 1, 1, block_x, 1, 1, 0, stream};
     return cuLaunchKernelEx(&config, kernel, arguments, nullptr);
 }
+
+struct Event {
+    timespec at;
+};
+API cuEventCreate(Event **event, unsigned) { CALL(); return *event = new Event{}, SUCCESS; }
+API cuEventRecord(Event *event, driver::Stream *)
+{
+    CALL();
+    return clock_gettime(CLOCK_MONOTONIC, &event->at), SUCCESS;
+}
+API cuEventElapsedTime(float *milliseconds, const Event *from, const Event *to)
+{
+    CALL();
+    *milliseconds = (to->at.tv_sec - from->at.tv_sec) * 1e3 + (to->at.tv_nsec - from->at.tv_nsec) / 1e6;
+    return SUCCESS;
+}
+API cuEventDestroy_v2(Event *event) { return delete event, SUCCESS; }
 
 API cuGetErrorName(int error, const char **name)
 {

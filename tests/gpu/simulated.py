@@ -6,8 +6,10 @@ runs with another order of threads and blocks when `seed` is not 0. Memory begin
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,26 +30,37 @@ STRUCTURES = (
 
 
 @cache
-def kernels(*flags: str) -> ctypes.CDLL:
-    """Return all kernels, compiled for this machine, and the sizes of their structures."""
+def kernels(*flags: str, more: str = "") -> ctypes.CDLL:
+    """Return all kernels, compiled for this machine, and the sizes of their structures.
+
+    `more` is source beside theirs, such as kernels that only a test has.
+    """
     sizes = "\n".join(
         f'extern "C" int sizeof_{name}() {{ return sizeof({name}); }}' for name in STRUCTURES
     )
-    return ctypes.CDLL(str(_compile("kernels.so", sizes, flags)))
+    return ctypes.CDLL(str(_compile("kernels.so", f"{sizes}\n{more}", flags)))
 
 
 @cache
 def driver_folder() -> Path:
     """Return a folder with a `libcuda.so.1` that is the simulator; for `LD_LIBRARY_PATH`."""
+    found = kernels_in_sources()
+    rows = ", ".join(f'{{"{n}", (kernel){n}, {count}}}' for n, count in found.items())
+    table = f"Launchable launches[] = {{{rows}}};\nconst int launchable = {len(found)};"
+    flags = ("-Wl,-Bsymbolic", "-fvisibility=hidden")
+    return _compile("libcuda.so.1", f'#include "driver_on_cpu.h"\n{table}', flags).parent
+
+
+def kernels_in_sources() -> dict[str, int]:
+    """Return the names of all kernels, and how many whole numbers each takes."""
     text = "".join(file.read_text() for file in sorted(SOURCES.glob("*.cu")))
     found = re.findall(r"KERNEL\w*\([\w, ]+\) (\w+)\(([^)]*)\)", text)
-    rows = ", ".join(f'{{"{n}", (kernel){n}, {a.count("int ")}}}' for n, a in found)
-    table = f"Launchable launches[] = {{{rows}}};\nconst int launchable = {len(found)};"
-    return _compile("libcuda.so.1", f'#include "driver_on_cpu.h"\n{table}', ("-Wl,-Bsymbolic", "-fvisibility=hidden")).parent
+    return {name: arguments.count("int ") for name, arguments in found}
 
 
 def _compile(name: str, text: str, flags: tuple[str, ...]) -> Path:
     folder = Path(mkdtemp(prefix="unface-simulator-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     unit, library = folder / "unit.cpp", folder / name
     unit.write_text(f'#include "cuda_on_cpu.h"\n#include "kernels.cu"\n{text}\n')
     command = ["g++", *FLAGS, *flags, f"-I{HERE}", f"-I{SOURCES}", unit, "-o", library]
@@ -134,9 +147,10 @@ class SimulatedDevice:
         seed: int = 0,
         fail: Callable[[int, str], None] | None = None,
         flags: tuple[str, ...] = (),
+        more: str = "",
     ) -> None:
         self.seed, self.fail, self.calls = seed, fail, 0
-        self._library = kernels(*flags)
+        self._library = kernels(*flags, more=more)
         self.recording: dict[int, list[Callable[[], None]]] = {}
 
     def called(self, what: str) -> None:
