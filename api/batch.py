@@ -26,7 +26,7 @@ MASK_AND_OUTPUT = (
     *("format", "quality", "keep_exif"),
 )
 
-ENGINE_CHOICES = ("threads", "precision", "engines", "allow_uncertified")
+ENGINE_CHOICES = ("threads", "device", "precision", "engines", "allow_uncertified")
 
 
 def detect_pictures(arguments: argparse.Namespace) -> int:
@@ -130,8 +130,8 @@ def open_finder(arguments: argparse.Namespace) -> Iterator[Client | Local]:
     if arguments.server is not None:
         if any(getattr(arguments, name) for name in ENGINE_CHOICES):
             raise InvalidOption(
-                "--threads, --precision, --engines and --allow-uncertified are the server's to "
-                "choose: `unface serve`"
+                "--threads, --device, --precision, --engines and --allow-uncertified are the "
+                "server's to choose: `unface serve`"
             )
         from unface.client import Client
 
@@ -155,7 +155,7 @@ def open_finder(arguments: argparse.Namespace) -> Iterator[Client | Local]:
 
 def engine_choices(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of a `Detector` that the command line says."""
-    return {name: getattr(arguments, name) for name in ENGINE_CHOICES}
+    return _said(arguments, ENGINE_CHOICES)
 
 
 def _said(arguments: argparse.Namespace, names: Any) -> dict[str, Any]:

@@ -57,14 +57,16 @@ class ServerInfo:
     """What serves, and within which limits."""
 
     version: str
-    backend: str  # "native", "tflite"
-    precision: str  # "fp32", "int8"
+    backend: str  # "native", "tflite", "cuda"
+    precision: str  # "fp32", "int8", "fp16"
     threads: int  # CPU threads of one detection
     engines: dict[str, str]  # network -> SHA-256 of its engine of that precision
     max_bytes: int  # of a picture as sent
     max_pixels: int  # width x height
     formats: tuple[str, ...]
     profiles: dict[str, DetectOptions]
+    device: str  # name of the GPU that computes; empty: the CPU does
+    device_reason: str  # why no GPU does
 
 
 class Client:
@@ -199,6 +201,8 @@ class Client:
                 )
                 for profile in info.profiles
             },
+            device=info.device,
+            device_reason=info.device_reason,
         )
 
     def wait_until_serving(self, timeout: float = 10.0) -> None:

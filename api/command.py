@@ -112,7 +112,7 @@ def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _add_engines(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("engines", help="list engines and certificates; build your own")
+    parser = commands.add_parser("engines", help="list, build and inspect engines")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="engines, and what the gate said of them")
     listing.add_argument("folder", nargs="?", type=Path, help="default: those that ship")
@@ -123,7 +123,44 @@ def _add_engines(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     building.add_argument(
         "--data", type=Path, metavar="DIR", help="labelled pictures to judge on; else built-in ones"
     )
+    building.add_argument(
+        "--target",
+        choices=("cpu", "tensorrt"),
+        default="cpu",
+        help="what runs them: the CPU (default), or TensorRT on an NVIDIA GPU",
+    )
+    gpu = building.add_argument_group("--target tensorrt")
+    gpu.add_argument(
+        "--library",
+        help="tensorrt, for the GPU of this machine, or tensorrt_rtx, for RTX cards and without "
+        "a GPU; default: the first that is installed",
+    )
+    gpu.add_argument(
+        "--capability",
+        dest="capabilities",
+        action="append",
+        metavar="X.Y",
+        help="tensorrt_rtx: a compute capability (7.5, 8.0, 8.6, 8.9 and 12.0); may be repeated",
+    )
+    gpu.add_argument(
+        "--precision",
+        dest="precisions",
+        action="append",
+        help="fp32, fp16, int8 or mixed; may be repeated; default: all",
+    )
     building.set_defaults(run=_build_engines)
+    inspecting = actions.add_parser("inspect", help="what TensorRT fused, layer by layer")
+    inspecting.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        default=[Path("out/tensorrt")],
+        metavar="PATH",
+        help="folders of plans, or plans (out/tensorrt)",
+    )
+    inspecting.add_argument("--network", choices=("pnet", "rnet", "onet"), help="this one alone")
+    inspecting.add_argument("--precision", help="this one alone: fp32, fp16, int8 or mixed")
+    inspecting.set_defaults(run=_inspect_engines)
 
 
 def _add_calibrate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -185,6 +222,7 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--timeout", type=float, default=60.0, help="seconds for one call (60)")
     group.add_argument("--wait", type=float, metavar="S", help="wait so long for the server")
     group.add_argument("--threads", type=int, help="CPU threads, without a server")
+    group.add_argument("--device", help="auto (default), cpu or gpu, without a server")
     group.add_argument("--precision", help="engines, without a server: fp32, int8, ...")
     group.add_argument("--engines", metavar="DIR", help="your own engines, without a server")
     group.add_argument(
@@ -237,6 +275,12 @@ def _build_engines(arguments: argparse.Namespace) -> int:
     from unface.engines_command import build_engines
 
     return build_engines(arguments)
+
+
+def _inspect_engines(arguments: argparse.Namespace) -> int:
+    from unface.engines_command import inspect_engines
+
+    return inspect_engines(arguments)
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:

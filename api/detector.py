@@ -27,8 +27,10 @@ class Detector:
     `profile` is "accurate" (the thresholds of Zhang et al. 2016, FP32), "fast" (the same, INT8)
     or "privacy" (lower thresholds: fewer missed faces, more false ones); `min_face`,
     `scale_factor`, `thresholds` and `precision` replace what the profile says. `threads` is how
-    many CPU threads the detector uses (None: all cores this process may use). `engines` is a
-    folder of your own engines instead of those that ship.
+    many CPU threads the detector uses (None: all cores this process may use). `device` "auto"
+    uses a GPU that is there and finds what the CPU finds, "gpu" warns when there is none, "cpu"
+    leaves it alone. The CPU takes over whenever the GPU fails; every answer names its `backend`.
+    `engines` is a folder of your own engines instead of those that ship.
 
     May be shared between threads: calls take turns. Raises `InvalidOption` for an option outside
     its range and `EngineError` when an engine is missing or damaged or, unless
@@ -46,6 +48,7 @@ class Detector:
         precision: str | None = None,
         engines: str | os.PathLike[str] | None = None,
         allow_uncertified: bool = False,
+        device: str = "auto",
     ) -> None:
         self.options = detect_options(profile, min_face, scale_factor, thresholds, precision)
         self._cascades = Cascades(
@@ -53,18 +56,29 @@ class Detector:
             threads,
             None if engines is None else Path(engines),
             allow_uncertified=allow_uncertified,
+            device=device,
         )
         self._turn = threading.Lock()
 
     @property
     def backend(self) -> str:
-        """What computes the networks: "native" (the compiled core) or "tflite"."""
+        """What computes now: "cuda" (a GPU), "native" (the compiled core) or "tflite"."""
         return self._cascades.backend
 
     @property
     def precision(self) -> str:
-        """The engines of options that name none: "fp32", "int8"."""
+        """In which arithmetic, for options that name no engines: "fp32", "int8", "fp16"."""
         return self._cascades.precision
+
+    @property
+    def device(self) -> str:
+        """The name of the GPU that computes now; empty when the CPU does."""
+        return self._cascades.serving.device
+
+    @property
+    def device_reason(self) -> str:
+        """Why no GPU computes now; empty when one does."""
+        return self._cascades.serving.device_reason
 
     @overload
     def detect(self, image: UInt8Array, options: DetectOptions | None = None) -> Faces: ...
@@ -78,7 +92,7 @@ class Detector:
         """Find the faces of an image, RGB uint8 `[H, W, 3]`; a list of images gives a list.
 
         The threads share one image; of a list each takes an image at a time, which has more images
-        done in the same time.
+        done in the same time. A GPU has several of a list under way at once.
 
         `options` replaces the detector's own for this call. Raises `InvalidImage` for an array of
         another kind: pixels are never guessed.

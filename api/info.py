@@ -42,6 +42,7 @@ def _local_facts(arguments: argparse.Namespace) -> dict[str, Any]:
         "unface": version("unface"),
         "backend": detector.backend,
         "precision": detector.precision,
+        **_device(detector.device, detector.device_reason),
         "kernels": instruction_set(),
         "threads": arguments.threads or cores(),
         "engines": {e.file: e.sha256 for s in shelf.sets for e in shelf.of(*s).values()},
@@ -66,11 +67,17 @@ def _server_facts(arguments: argparse.Namespace) -> dict[str, Any]:
         "unface": info.version,
         "backend": info.backend,
         "precision": info.precision,
+        **_device(info.device, info.device_reason),
         "threads": info.threads,
         "engines": info.engines,
         "formats": ", ".join(info.formats),
         "limits": _limits(info.max_bytes, info.max_pixels),
     }
+
+
+def _device(name: str, reason: str) -> dict[str, str]:
+    """Return the GPU that computes, or that the CPU does, and why."""
+    return {"device": name or "CPU", **({"device_reason": reason} if reason else {})}
 
 
 def _limits(max_bytes: int, max_pixels: int) -> str:

@@ -1,27 +1,58 @@
-"""Cascades by precision: what serves calls that ask for different engines, or for many images."""
+"""What serves calls that ask for different engines, or for many images: a GPU, or the CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
+from typing import NamedTuple
 
-from unface.engines.shelf import open_networks
+from unface.engines.device import (
+    CPU,
+    GPU,
+    ON_GPU,
+    OpenDevice,
+    check_device,
+    open_cascade,
+    open_first_gpu,
+    why_cpu_alone,
+)
+from unface.engines.fallback import PAUSES, Answer, Gpu
+from unface.engines.shelf import open_networks, read_shelf
+from unface.gpu.cascade import GpuCascade
 from unface.mtcnn.cascade import Cascade
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import DetectOptions
 from unface.mtcnn.team import Team
 
+log = logging.getLogger("unface.engines")
+
+
+class Serving(NamedTuple):
+    """What would serve a call now whose options name no engines."""
+
+    backend: str  # "cuda"; "native", "tflite" on the CPU
+    precision: str  # "fp16" on a GPU; "fp32", "int8", ...
+    device: str  # the GPU's name; "" when the CPU serves
+    device_reason: str  # why the CPU serves; "" when a GPU does
+
 
 class Cascades:
-    """A cascade for each precision that is asked for, opened when it first is.
+    """A GPU's cascade, and on the CPU one for each precision that is asked for.
 
-    `precision` serves the options that name none, and is opened at once; for the arguments and
-    what is raised see `unface.engines.open_networks`. One image is shared among all threads; of
-    several, each thread takes one at a time, with a cascade of its own: the same number of threads
-    works either way. Not thread-safe: one caller at a time.
+    `precision` serves the options that name none, and is opened on the CPU at once, also beside a
+    GPU: the CPU takes over a call on which the GPU fails. `device` "auto" uses a GPU that is
+    there, "gpu" says loudly when there is none and goes on looking for it, "cpu" leaves it alone.
+    FP32, FP16 and INT8 are all the GPU's FP16; other engines run on the CPU. For the other
+    arguments and what is raised see `unface.engines.open_networks`.
+
+    On the CPU one image is shared among all threads; of several, each thread takes one at a time,
+    with a cascade of its own: the same number of threads works either way. Not thread-safe: one
+    caller at a time, but `serving` is for any.
     """
 
     def __init__(
@@ -31,26 +62,101 @@ class Cascades:
         folder: Path | None = None,
         *,
         allow_uncertified: bool = False,
+        device: str = CPU,
+        open_device: OpenDevice = open_first_gpu,
+        pauses: Sequence[float] = PAUSES,
     ) -> None:
-        self.precision = precision
+        check_device(device)
+        self._precision = precision
         self._threads, self._folder = threads, folder
         self._allow_uncertified = allow_uncertified
         self._open: dict[str, Cascade] = {}
         self._single: dict[str, list[Cascade]] = {}  # of one thread each
         networks = self._cascade(precision).networks
-        self.backend = networks.backend
+        self._cpu_backend = networks.backend
         self._team = Team(networks.team.threads)
+        self._on_gpu = {*ON_GPU} & {*read_shelf(folder).precisions}  # what the CPU could take over
+        self._gpu: Gpu | None = None
+        self._no_gpu = f"device is {CPU}"
+        if device != CPU:
+            self._find_gpu(open_device, pauses, wanted=device == GPU)
+
+    @property
+    def serving(self) -> Serving:
+        """What would serve a call now whose options name no engines."""
+        gpu = self._gpu.cascade if self._gpu else None
+        if gpu is None:
+            reason = self._gpu.reason if self._gpu else self._no_gpu
+            return Serving(self._cpu_backend, self._precision, "", reason)
+        return Serving(gpu.networks.backend, gpu.networks.precision, gpu.device.name, "")
+
+    @property
+    def backend(self) -> str:
+        """See `Serving`."""
+        return self.serving.backend
+
+    @property
+    def precision(self) -> str:
+        """See `Serving`."""
+        return self.serving.precision
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called, on any thread, when `serving` has changed."""
+        if self._gpu:
+            self._gpu.changed = changed
 
     def detect(self, image: UInt8Array, options: DetectOptions) -> Faces:
         """Find the faces of an image; see `unface.mtcnn.cascade.Cascade.detect`."""
-        return self._cascade(options.precision or self.precision).detect(image, options)
+        faces = self._by_gpu(options, lambda gpu: gpu.detect(image, options))
+        if faces is None:
+            faces = self._cascade(options.precision or self._precision).detect(image, options)
+        return faces
 
     def detect_all(self, images: Sequence[UInt8Array], options: DetectOptions) -> list[Faces]:
         """Find the faces of each image, in order; the same faces as one by one."""
-        if len(images) < 2 or self._team.threads == 1:
+        if len(images) < 2:
             return [self.detect(image, options) for image in images]
+        found = self._by_gpu(options, lambda gpu: gpu.detect_all(images, options))
+        if found is not None:
+            return found
+        if self._team.threads == 1 or self._gpu_serves(options):  # but not all of them together
+            return [self.detect(image, options) for image in images]
+        return self._share(images, options)
+
+    def close(self) -> None:
+        """Free the engines."""
+        if self._gpu:
+            self._gpu.close()
+        self._team.close()
+        for cascade in chain(self._open.values(), *self._single.values()):
+            cascade.close()
+        self._open.clear()
+        self._single.clear()
+
+    def _find_gpu(self, open_device: OpenDevice, pauses: Sequence[float], *, wanted: bool) -> None:
+        self._no_gpu = why_cpu_alone(read_shelf(self._folder), self._precision)
+        if self._no_gpu:
+            log.log(logging.WARNING if wanted else logging.INFO, "the CPU serves: %s", self._no_gpu)
+            return
+        opener = partial(
+            open_cascade, folder=self._folder, allow_uncertified=self._allow_uncertified
+        )
+        self._gpu = Gpu(open_device, opener, wanted=wanted, pauses=pauses)
+
+    def _by_gpu(
+        self, options: DetectOptions, work: Callable[[GpuCascade], Answer]
+    ) -> Answer | None:
+        """Return what the GPU's cascade answers; None when the CPU has to."""
+        return self._gpu.run(work) if self._gpu and self._gpu_serves(options) else None
+
+    def _gpu_serves(self, options: DetectOptions) -> bool:
+        precision = options.precision or self._precision
+        return self._gpu is not None and self._gpu.cascade is not None and precision in self._on_gpu
+
+    def _share(self, images: Sequence[UInt8Array], options: DetectOptions) -> list[Faces]:
+        """Return the faces of each image, found by the CPU's threads, an image each at a time."""
         idle: SimpleQueue[Cascade] = SimpleQueue()
-        for cascade in self._singles(options.precision or self.precision):
+        for cascade in self._singles(options.precision or self._precision):
             idle.put(cascade)
 
         def detect_one(image: UInt8Array) -> Faces:
@@ -61,14 +167,6 @@ class Cascades:
                 idle.put(cascade)
 
         return self._team.map(detect_one, images)
-
-    def close(self) -> None:
-        """Free the engines."""
-        self._team.close()
-        for cascade in chain(self._open.values(), *self._single.values()):
-            cascade.close()
-        self._open.clear()
-        self._single.clear()
 
     def _cascade(self, precision: str) -> Cascade:
         if precision not in self._open:

@@ -2,6 +2,7 @@
 
     config     what an operator may choose
     app        wires everything: engines, services, health, signals
+    facts      what the server says of itself
     service    the RPCs, and the boundary where errors become statuses
     streams    one answer for each frame, in order, reading little ahead
     pipeline   one request's way: decode, detect, mask, encode

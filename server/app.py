@@ -9,8 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from importlib.metadata import version
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -18,26 +17,26 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from unface.anonymize import FORMATS, Limits
+from unface.anonymize import Limits
 from unface.anonymize.threads import limit_threads
-from unface.engines.cascades import Cascades
-from unface.engines.shelf import cores, read_shelf
+from unface.engines.cascades import Cascades, Serving
+from unface.engines.shelf import cores
 from unface.errors import UnfaceError
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
-from unface.mtcnn.options import PROFILES, DetectOptions
+from unface.mtcnn.options import DetectOptions
 from unface.server.admission import Admission
 from unface.server.config import ServerConfig, address
+from unface.server.facts import server_info
 from unface.server.memory import give_large_buffers_back
-from unface.server.messages import detect_options_to_message
 from unface.server.pipeline import DetectJob, Pipeline, Timed, timed
 from unface.server.scheduler import Scheduler
 from unface.server.service import UnfaceService
 from unface.server.warmup import warm_up
-from unface.v1 import unface_pb2 as pb
 from unface.v1.unface_pb2_grpc import add_UnfaceServicer_to_server
 
 SERVICE = "unface.v1.Unface"
+GPU_BACKEND, CPU_BACKEND = "unface.backend.cuda", "unface.backend.cpu"  # for the health service
 CODEC_THREADS = 2  # decode and encode beside the detector; each thread has a heap of its own
 # Beyond the largest picture: options, and a little more, so that a picture just too large gets
 # the codec's message instead of gRPC's.
@@ -54,6 +53,15 @@ class CannotListen(UnfaceError):
 class Detector(Protocol):
     """What finds faces; `unface.engines.cascades.Cascades` is one. One caller at a time."""
 
+    @property
+    def serving(self) -> Serving:
+        """What would serve a call now; for any thread."""
+        ...
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called, on any thread, when `serving` has changed."""
+        ...
+
     def detect(self, image: UInt8Array, options: DetectOptions) -> Faces:
         """Find the faces of uint8 `[H, W, 3]` RGB pixels."""
         ...
@@ -68,8 +76,9 @@ def open_cascade(config: ServerConfig) -> Detector:
     return Cascades(
         config.precision,
         config.threads,
-        _folder(config),
+        None if config.engines is None else Path(config.engines),
         allow_uncertified=config.allow_uncertified,
+        device=config.device,
     )
 
 
@@ -99,8 +108,9 @@ async def serve(config: ServerConfig, open_detector: Opener = open_cascade) -> N
     `EngineError` when an engine is missing or the warm-up fails.
     """
     stop = _stop_on_signals()
+    detector = open_detector(config)
     with (
-        _detector_thread(config, open_detector) as detector,
+        _detector_thread(detector, config.pictures) as scheduler,
         ThreadPoolExecutor(CODEC_THREADS, "unface-codec") as codec_threads,
     ):
         admission = Admission(
@@ -110,8 +120,8 @@ async def serve(config: ServerConfig, open_detector: Opener = open_cascade) -> N
             config.max_streams,
         )
         limits = Limits(config.max_message_bytes, config.max_pixels)
-        pipeline = Pipeline(detector, admission, codec_threads, limits)
-        service = UnfaceService(pipeline, server_info(config))
+        pipeline = Pipeline(scheduler, admission, codec_threads, limits)
+        service = UnfaceService(pipeline, server_info(config, lambda: detector.serving))
         server = grpc.aio.server(options=_grpc_options(config))
         add_UnfaceServicer_to_server(service, server)
         health_service = await _add_health(server)
@@ -122,7 +132,8 @@ async def serve(config: ServerConfig, open_detector: Opener = open_cascade) -> N
         try:
             await warm_up(pipeline)
             await _set_health(health_service, SERVING)
-            _announce(config, port)
+            await _keep_backend_health(health_service, detector)
+            _announce(config, port, detector.serving)
             await stop.wait()
             await health_service.enter_graceful_shutdown()
             await _drain(server, service, admission, config.grace_seconds)
@@ -130,52 +141,17 @@ async def serve(config: ServerConfig, open_detector: Opener = open_cascade) -> N
             await asyncio.wait([asyncio.create_task(server.stop(None))], timeout=LAST_WORDS_SECONDS)
 
 
-def server_info(config: ServerConfig) -> pb.GetServerInfoResponse:
-    """Return the answer to `GetServerInfo`."""
-    shelf = read_shelf(_folder(config))
-    return pb.GetServerInfoResponse(
-        version=version("unface"),
-        backend=shelf.fastest(config.precision),
-        precision=config.precision,
-        engines=[
-            pb.Engine(name=engine.network, precision=engine.precision, sha256=engine.sha256)
-            for precision in sorted({config.precision, *_precisions_of_profiles()})
-            for engine in shelf.of(precision, shelf.fastest(precision)).values()
-        ],
-        limits=pb.Limits(max_bytes=config.max_message_bytes, max_pixels=config.max_pixels),
-        formats=FORMATS,
-        profiles=[
-            pb.Profile(
-                name=name,
-                options=detect_options_to_message(options),
-                precision=options.precision or "",
-            )
-            for name, options in PROFILES.items()
-        ],
-        threads=config.threads or cores(),
-    )
-
-
-def _folder(config: ServerConfig) -> Path | None:
-    return None if config.engines is None else Path(config.engines)
-
-
-def _precisions_of_profiles() -> set[str]:
-    return {options.precision for options in PROFILES.values() if options.precision}
-
-
 @contextmanager
 def _detector_thread(
-    config: ServerConfig, open_detector: Opener
+    detector: Detector, queue_size: int
 ) -> Iterator[Scheduler[DetectJob, Timed[Faces]]]:
-    """Open the detector, and close it when its thread has ended."""
-    detector = open_detector(config)
+    """Give the detector a thread, and close it when that has ended."""
 
     @timed
     def work(job: DetectJob) -> Faces:
         return detector.detect(job.pixels, job.options)
 
-    scheduler = Scheduler(work, config.pictures)
+    scheduler = Scheduler(work, queue_size)
     try:
         yield scheduler
     finally:
@@ -252,21 +228,37 @@ async def _add_health(server: grpc.aio.Server) -> Any:
     """Add the standard health service, NOT_SERVING for now."""
     service = cast(Any, health).aio.HealthServicer()  # the stubs lack it
     await _set_health(service, NOT_SERVING)
+    await service.set(GPU_BACKEND, NOT_SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(service, server)
     return service
 
 
 async def _set_health(service: Any, status: int) -> None:
-    for name in (health.OVERALL_HEALTH, SERVICE):
+    for name in (health.OVERALL_HEALTH, SERVICE, CPU_BACKEND):
         await service.set(name, status)
 
 
-def _announce(config: ServerConfig, port: int) -> None:
+async def _keep_backend_health(service: Any, detector: Detector) -> None:
+    """Have the health service say whether a GPU serves, now and whenever that changes."""
+    loop = asyncio.get_running_loop()
+
+    async def tell() -> None:
+        await service.set(GPU_BACKEND, SERVING if detector.serving.device else NOT_SERVING)
+
+    def changed() -> None:
+        with suppress(RuntimeError):  # the loop has ended, and with it who would ask
+            asyncio.run_coroutine_threadsafe(tell(), loop)
+
+    detector.watch(changed)
+    await tell()
+
+
+def _announce(config: ServerConfig, port: int, serving: Serving) -> None:
     threads = config.threads or cores()
-    backend = read_shelf(_folder(config)).fastest(config.precision)
+    where = serving.device or f"{threads} thread{'s' if threads > 1 else ''}"
     print(
         f"unface serving on {address(config.host, port)} "
-        f"({backend} {config.precision}, {threads} thread{'s' if threads > 1 else ''})",
+        f"({serving.backend} {serving.precision}, {where})",
         file=sys.stderr,
         flush=True,
     )

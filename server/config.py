@@ -9,6 +9,7 @@ from typing import Any
 from unface.errors import InvalidOption
 
 MAX_MESSAGE_BYTES = 1 << 30  # gRPC counts in 31 bits
+DEVICES = ("auto", "cpu", "gpu")  # as `unface.engines.device`, which needs numpy
 
 
 def _option(default: Any, help: str) -> Any:
@@ -22,6 +23,7 @@ class ServerConfig:
     host: str = _option("127.0.0.1", "address to listen on; 0.0.0.0 for all, without encryption")
     port: int = _option(50051, "port to listen on; 0 takes a free one")
     threads: int | None = _option(None, "CPU threads of one detection; default: all cores")
+    device: str = _option("auto", "auto: a GPU if there is one; gpu: warn without one; or cpu")
     precision: str = _option("fp32", "engines of calls whose profile names none: fp32 or int8")
     engines: str | None = _option(None, "folder of your own engines; default: those that ship")
     allow_uncertified: bool = _option(False, "use engines that have not passed the gate")
@@ -36,6 +38,8 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not self.host:
             raise InvalidOption("host is empty; give an address such as 127.0.0.1")
+        if self.device not in DEVICES:
+            raise InvalidOption(f"device is {self.device!r}; there are {', '.join(DEVICES)}")
         self._check("port", 0, 65535)
         self._check("max_message_bytes", 1024, MAX_MESSAGE_BYTES)
         self._check("max_pixels", 1, 1 << 40)
@@ -65,7 +69,8 @@ def address(host: str, port: int) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each field, such as `--queue-size`."""
-    kinds = {"host": str, "precision": str, "engines": str, "grace_seconds": float}
+    words = ("host", "device", "precision", "engines")
+    kinds = {**dict.fromkeys(words, str), "grace_seconds": float}
     for option in fields(ServerConfig):
         flag = "--" + option.name.replace("_", "-")
         if isinstance(option.default, bool):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, Awaitable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -21,7 +21,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class UnfaceService(UnfaceServicer):
     """Answers with the pipeline's results and turns its errors into gRPC statuses."""
 
-    def __init__(self, pipeline: Pipeline, info: pb.GetServerInfoResponse) -> None:
+    def __init__(self, pipeline: Pipeline, info: Callable[[], pb.GetServerInfoResponse]) -> None:
         self._pipeline = pipeline
         self._info = info
         self.streams = Streams()
@@ -75,8 +75,8 @@ class UnfaceService(UnfaceServicer):
     async def GetServerInfo(  # noqa: N802
         self, request: pb.GetServerInfoRequest, context: Context
     ) -> pb.GetServerInfoResponse:
-        """Tell what serves."""
-        return self._info
+        """Tell what serves at this moment."""
+        return self._info()
 
     async def _relay(self, frames: AsyncIterable[Any], answer: Any, context: Context) -> None:
         with self._pipeline.admission.stream():

@@ -16,6 +16,7 @@ ROOMS = {
     "kernels": "kernels",
     "mtcnn": "mtcnn",
     "anonymize": "anonymize",
+    "gpu": "gpu",
     "engines": "engines",
     "calibration": "calibration",
     "server": "server",
@@ -26,7 +27,8 @@ MAY_USE: dict[str, set[str]] = {
     "kernels": set(),
     "mtcnn": {"kernels"},
     "anonymize": set(),
-    "engines": {"kernels", "mtcnn"},
+    "gpu": {"mtcnn"},
+    "engines": {"kernels", "mtcnn", "gpu"},
     "calibration": {"kernels", "mtcnn", "engines"},
     "server": {"v1", "kernels", "mtcnn", "anonymize", "engines", "calibration"},
     "api": {"v1", "kernels", "mtcnn", "anonymize", "engines", "calibration", "server"},
@@ -36,15 +38,19 @@ LIBRARIES: dict[str, set[str]] = {
     "kernels": {"numpy"},
     "mtcnn": {"numpy", "cv2"},
     "anonymize": {"numpy", "cv2", "PIL"},
-    "engines": {"numpy", "ai_edge_litert"},
+    "gpu": {"numpy"},
+    "engines": {"numpy", "cv2", "ai_edge_litert"},
     "calibration": {"numpy", "cv2", "tqdm"},
     "server": {"numpy", "grpc", "grpc_health", "grpc_reflection", "google", "typing_extensions"},
     "api": {"numpy", "grpc", "grpc_health", "tqdm", "typing_extensions"},
 }
-# What comes with unface[engines] stays in the files that build, calibrate and judge engines: what
-# runs a detection may not need it.
+# What comes with unface[engines] stays in the files that build, calibrate and judge engines, and
+# what comes with unface[gpu] in those that open a GPU: a detection may not need it.
 ENGINE_LIBRARIES = {"torch", "safetensors", "flatbuffers", "onnx", "onnxruntime"}
 ENGINE_FILES: dict[str, set[str]] = {
+    "gpu/arrays.py": {"cuda"},
+    "gpu/cuda.py": {"cuda"},
+    "gpu/program.py": {"cuda"},
     "mtcnn/networks.py": {"torch", "safetensors"},
     "engines/weights.py": {"torch", "safetensors"},
     "calibration/ranges.py": {"torch"},
@@ -123,6 +129,10 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
         ("calibration", "from PIL import Image"),
         ("calibration", "import torch"),
         ("calibration", "import ai_edge_quantizer"),
+        ("gpu", "from unface.engines.shelf import read_shelf"),
+        ("gpu", "import cuda.core"),
+        ("engines", "from cuda.bindings import driver"),
+        ("mtcnn", "from unface.gpu.device import Device"),
         ("engines", "import onnx"),
         ("engines", "import torch"),
         ("engines", "def f():\n    import grpc"),
@@ -175,7 +185,9 @@ def test_what_builds_engines_is_imported_where_it_is_listed_and_nowhere_else() -
         for path in (ROOT / folder).rglob("*.py")
     }
     listed = {file: libraries & ENGINE_LIBRARIES for file, libraries in ENGINE_FILES.items()}
-    assert {file: libraries for file, libraries in found.items() if libraries} == listed
+    assert {f: names for f, names in found.items() if names} == {
+        f: names for f, names in listed.items() if names
+    }
 
 
 def test_the_libraries_that_build_engines_are_those_of_the_extra() -> None:

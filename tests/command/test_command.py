@@ -188,7 +188,9 @@ def test_format_and_quality_are_obeyed(photos: Path, tmp_path: Path) -> None:
         (["--thresholds", "0.5,0.5"], "three numbers"),
         (["--threads", "0"], "threads"),
         (["--precision", "fp8"], "fp32"),
+        (["--device", "tpu"], "auto, cpu, gpu"),
         (["--server", "localhost:1", "--threads", "2"], "server's to choose"),
+        (["--server", "localhost:1", "--device", "cpu"], "server's to choose"),
     ],
 )
 def test_a_bad_option_says_what_is_accepted(
@@ -241,6 +243,23 @@ def test_info_says_which_instructions_the_core_uses(
         lines = [line.split() for line in unface("info").stdout.splitlines()]
         assert ["kernels", "avx2"] in lines
         assert ["backend", "native"] in lines
+
+
+def test_info_names_the_gpu_or_says_why_there_is_none() -> None:
+    facts = json.loads(unface("info", "--device", "cpu", "--json").stdout)
+    assert (facts["device"], facts["device_reason"]) == ("CPU", "device is cpu")
+    result = unface("info", "--device", "gpu", "--json")
+    facts = json.loads(result.stdout)
+    assert (facts["device"] == "CPU") is ("device_reason" in facts)
+    assert (facts["device"] == "CPU") is ("NO GPU IN USE" in result.stderr)
+    assert (facts["device"] == "CPU") is (facts["backend"] != "cuda")
+
+
+def test_a_gpu_that_was_asked_for_and_is_missing_is_said_and_the_picture_done(photos: Path) -> None:
+    result = unface("detect", photos / "one.jpg", "--device", "gpu", "--json")
+    record = json.loads(result.stdout)
+    assert len(record["faces"]) == 1
+    assert (record["backend"] != "cuda") is ("NO GPU IN USE, the CPU serves" in result.stderr)
 
 
 def test_int8_engines_find_the_face_too(photos: Path, runtime: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from unface.errors import InvalidOption
+from unface.server import config
 from unface.server.config import ServerConfig, add_arguments, address, config_from_arguments
 
 
@@ -28,8 +29,8 @@ def test_every_field_has_a_flag_and_a_help() -> None:
     for field in fields(ServerConfig):
         assert field.metadata["help"]
     flags = ["--host", "::1", "--port", "0", "--threads", "3", "--precision", "int8"]
-    config = parsed(*flags, "--queue-size", "5", "--grace-seconds", "0.5")
-    assert config == ServerConfig(
+    chosen = parsed(*flags, "--queue-size", "5", "--grace-seconds", "0.5")
+    assert chosen == ServerConfig(
         host="::1", port=0, threads=3, precision="int8", queue_size=5, grace_seconds=0.5
     )
 
@@ -40,6 +41,7 @@ def test_every_field_has_a_flag_and_a_help() -> None:
         ("host", ""),
         ("port", -1),
         ("port", 65536),
+        ("device", "tpu"),
         ("threads", 0),
         ("threads", 65),
         ("max_message_bytes", 0),
@@ -56,6 +58,14 @@ def test_every_field_has_a_flag_and_a_help() -> None:
 def test_a_bad_value_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(InvalidOption, match=f"{field} is"):
         ServerConfig(**{field: value})
+
+
+def test_the_devices_are_those_of_the_engines() -> None:
+    from unface.engines.device import DEVICES
+
+    assert config.DEVICES == DEVICES
+    assert ServerConfig().device == "auto"
+    assert parsed("--device", "gpu").device == "gpu"
 
 
 def test_an_ipv6_address_gets_brackets() -> None:

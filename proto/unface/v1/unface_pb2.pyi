@@ -602,9 +602,9 @@ class DetectResponse(_message.Message):
     height: _builtins.int
     """Height of the upright picture in pixels."""
     backend: _builtins.str
-    """What computed it: "tflite"."""
+    """What computed it: "cuda" on a GPU, "native" or "tflite" on the CPU."""
     precision: _builtins.str
-    """In which arithmetic: "fp32" or "int8"."""
+    """In which arithmetic: "fp32" or "int8", on a GPU "fp16"."""
     @_builtins.property
     def faces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Face]:
         """Best score first; empty when there are none."""
@@ -694,9 +694,9 @@ class AnonymizeResponse(_message.Message):
     height: _builtins.int
     """Height of the picture in pixels."""
     backend: _builtins.str
-    """What found the faces: "tflite"."""
+    """What found the faces: "cuda" on a GPU, "native" or "tflite" on the CPU."""
     precision: _builtins.str
-    """In which arithmetic: "fp32" or "int8"."""
+    """In which arithmetic: "fp32" or "int8", on a GPU "fp16"."""
     @_builtins.property
     def image(self) -> Global___Image:
         """The picture: raw for OUTPUT_FORMAT_RAW, else encoded."""
@@ -864,7 +864,7 @@ class Engine(_message.Message):
     name: _builtins.str
     """Its network: "pnet", "rnet" or "onet"."""
     precision: _builtins.str
-    """"fp32" or "int8"."""
+    """"fp32" or "int8"; "fp16" for what a GPU computes from the weights of an "fp32" file."""
     sha256: _builtins.str
     """Of the file, 64 hexadecimal digits."""
     def __init__(
@@ -894,7 +894,7 @@ class Profile(_message.Message):
     name: _builtins.str
     """What DetectOptions.profile accepts."""
     precision: _builtins.str
-    """Precision of the engines that serve it, "int8"; empty: GetServerInfoResponse.precision."""
+    """Precision of the engines that serve it on the CPU, "int8"; empty: as without a profile."""
     @_builtins.property
     def options(self) -> Global___DetectOptions:
         """All fields it stands for; `profile` itself is absent."""
@@ -942,7 +942,9 @@ Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
 class GetServerInfoResponse(_message.Message):
-    """What serves, and within which limits."""
+    """What serves at this moment, and within which limits. A GPU that fails is replaced by the CPU
+    until it is back: backend, precision, device and device_reason then change.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -954,17 +956,23 @@ class GetServerInfoResponse(_message.Message):
     FORMATS_FIELD_NUMBER: _builtins.int
     PROFILES_FIELD_NUMBER: _builtins.int
     THREADS_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    DEVICE_REASON_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Of unface, such as "0.1.0"."""
     backend: _builtins.str
-    """What computes: "tflite"."""
+    """What computes: "cuda" on a GPU, "native" or "tflite" on the CPU."""
     precision: _builtins.str
-    """In which arithmetic, unless the profile says otherwise: "fp32" or "int8"."""
+    """In which arithmetic, unless the profile says otherwise: "fp32" or "int8", on a GPU "fp16"."""
     threads: _builtins.int
     """CPU threads one detection uses."""
+    device: _builtins.str
+    """Name of the GPU that computes; empty: the CPU does."""
+    device_reason: _builtins.str
+    """Why no GPU computes; empty when one does."""
     @_builtins.property
     def engines(self) -> _containers.RepeatedCompositeFieldContainer[Global___Engine]:
-        """The engines in use, those of the profiles among them."""
+        """The engines in use, those of the profiles among them, also those that stand by beside a GPU."""
 
     @_builtins.property
     def limits(self) -> Global___Limits:
@@ -989,10 +997,12 @@ class GetServerInfoResponse(_message.Message):
         formats: _abc.Iterable[_builtins.str] | None = ...,
         profiles: _abc.Iterable[Global___Profile] | None = ...,
         threads: _builtins.int = ...,
+        device: _builtins.str = ...,
+        device_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "engines", b"engines", "formats", b"formats", "limits", b"limits", "precision", b"precision", "profiles", b"profiles", "threads", b"threads", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "device", b"device", "device_reason", b"device_reason", "engines", b"engines", "formats", b"formats", "limits", b"limits", "precision", b"precision", "profiles", b"profiles", "threads", b"threads", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

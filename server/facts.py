@@ -1,0 +1,59 @@
+"""What the server says of itself: the answer to `GetServerInfo`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from unface.anonymize import FORMATS
+from unface.engines.cascades import Serving
+from unface.engines.device import SOURCE
+from unface.engines.shelf import NATIVE, cores, read_shelf
+from unface.mtcnn.options import PROFILES
+from unface.server.config import ServerConfig
+from unface.server.messages import detect_options_to_message
+from unface.v1 import unface_pb2 as pb
+
+
+def server_info(
+    config: ServerConfig, serving: Callable[[], Serving]
+) -> Callable[[], pb.GetServerInfoResponse]:
+    """Return what gives the answer at any moment; `serving` says what then serves."""
+    shelf = read_shelf(None if config.engines is None else Path(config.engines))
+    fixed = pb.GetServerInfoResponse(
+        version=version("unface"),
+        engines=[
+            pb.Engine(name=engine.network, precision=engine.precision, sha256=engine.sha256)
+            for precision in sorted({config.precision, *_precisions_of_profiles()})
+            for engine in shelf.of(precision, shelf.fastest(precision)).values()
+        ],
+        limits=pb.Limits(max_bytes=config.max_message_bytes, max_pixels=config.max_pixels),
+        formats=FORMATS,
+        profiles=[
+            pb.Profile(
+                name=name,
+                options=detect_options_to_message(options),
+                precision=options.precision or "",
+            )
+            for name, options in PROFILES.items()
+        ],
+        threads=config.threads or cores(),
+    )
+    on_gpu = shelf.of(SOURCE, NATIVE)
+
+    def now() -> pb.GetServerInfoResponse:
+        answer = pb.GetServerInfoResponse(**serving()._asdict())
+        answer.MergeFrom(fixed)
+        if answer.device:
+            answer.engines.extend(
+                pb.Engine(name=name, precision=answer.precision, sha256=engine.sha256)
+                for name, engine in on_gpu.items()
+            )
+        return answer
+
+    return now
+
+
+def _precisions_of_profiles() -> set[str]:
+    return {options.precision for options in PROFILES.values() if options.precision}
