@@ -1,14 +1,15 @@
-"""The gate of `unface.calibration.gate` for the GPU cascade: the same faces as in FP32 on the CPU?
+"""The gate of `unface.calibration.gate` for the GPU cascade, beside FP32 on the CPU.
 
-python -m benchmarks.gpu_gate --data FOLDER [--simulated] [--out FILE]
+python -m benchmarks.gpu_gate --data FOLDER [--simulated] [--out gpu/certificate.json]
 
-`--simulated` runs the kernels on the CPU (`tests/gpu`), seconds a picture, in as many processes as there
-are cores; else they run on the GPU.
+`--simulated` runs the kernels on the CPU (`tests/gpu`), half a second a picture, in as many
+processes as there are cores; else they run on the GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -17,15 +18,17 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import describe
-from unface.calibration.gate import Answers, Comparison, judge, look, score
+from unface.calibration.gate import Answers, Comparison, Recall, Verdict, judge, look, score
 from unface.calibration.labels import LabelledPicture, read_labels
 from unface.engines.native import read_arrays
 from unface.engines.shelf import NETWORKS, named_files, open_named
 from unface.gpu.cascade import GpuCascade
 from unface.gpu.device import Device
 from unface.gpu.networks import KernelNetworks
+from unface.gpu.source import kernels_hash
 from unface.mtcnn.cascade import Cascade
 
 REFERENCE = "fp32.native"
@@ -65,7 +68,7 @@ def compare(pictures: Sequence[LabelledPicture], simulated: bool) -> Comparison:
     processes = len(os.sched_getaffinity(0)) if simulated else 1
     with ProcessPoolExecutor(processes) as pool:
         # Whatever takes long is spread over the whole run.
-        order = random.Random(0).sample(range(len(pictures)), len(pictures))
+        order = random.Random(0).sample(range(len(pictures)), len(pictures))  # noqa: S311
         futures = {n: pool.submit(look_twice, pictures[n], simulated) for n in order}
         answers = {}
         for done, n in enumerate(order):
@@ -90,6 +93,27 @@ def _line(comparison: Comparison) -> str:
     )
 
 
+def certificate(comparison: Comparison, verdict: Verdict, *, simulated: bool) -> dict[str, Any]:
+    """Return what is kept of a run: `gpu/certificate.json`."""
+    files = named_files(REFERENCE)
+    return {
+        "passed": verdict.passed,
+        "reasons": verdict.reasons,
+        "engines": {name: hashlib.sha256(files[name]).hexdigest() for name in NETWORKS},
+        "kernels": kernels_hash(),
+        "simulated": simulated,
+        "machine": describe(),
+        "figures": _line(comparison),
+        "bands": {name: _recall(band) for name, band in comparison.bands.items()},
+        "landmarks": vars(comparison.landmarks) if comparison.landmarks else None,
+    }
+
+
+def _recall(recall: Recall) -> str:
+    percent = 100 * recall.candidate / recall.faces if recall.faces else 0.0
+    return f"{percent:.2f} ({recall.difference:+.2f})"
+
+
 def main() -> int:
     """Compare, print, keep; the exit code says whether the gate was passed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -102,11 +126,7 @@ def main() -> int:
     print(_line(comparison))
     print("passed" if verdict.passed else "; ".join(verdict.reasons))
     if arguments.out:
-        fields = {
-            "machine": describe(),
-            "simulated": arguments.simulated,
-            "line": _line(comparison),
-        }
+        fields = certificate(comparison, verdict, simulated=arguments.simulated)
         arguments.out.write_text(json.dumps(fields, indent=1) + "\n")
     return 0 if verdict.passed else 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
@@ -18,12 +19,14 @@ from unface.engines.shelf import NATIVE, Shelf, open_named, read_shelf
 from unface.errors import EngineError, InvalidOption
 from unface.gpu.cascade import GpuCascade
 from unface.gpu.device import Device, DeviceFailure
-from unface.gpu.networks import KernelNetworks
+from unface.gpu.engines import EngineNetworks
+from unface.gpu.networks import DeviceNetworks, KernelNetworks
 from unface.mtcnn.cascade import Cascade
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
 
 DEVICES = AUTO, CPU, GPU = ("auto", "cpu", "gpu")
+TENSORRT, PLANS_PRECISION = "tensorrt", "fp16"  # backend; what a folder of plans stands for
 SOURCE = "fp32"  # the engines whose weights the GPU takes
 ON_GPU = ("fp32", "fp16", "int8")  # what its half precision stands in for
 # On `check_picture` half precision has an overlap of 0.998 and INT8 one of 0.978; a network with a
@@ -62,16 +65,22 @@ def why_cpu_alone(shelf: Shelf, precision: str) -> str:
     return ""
 
 
-def open_cascade(device: Device, folder: Path | None, *, allow_uncertified: bool) -> GpuCascade:
+def open_cascade(
+    device: Device,
+    folder: Path | None,
+    *,
+    allow_uncertified: bool,
+    plans: str | None = None,
+) -> GpuCascade:
     """Return the cascade on a device, having found the faces of a picture as the CPU does.
 
-    Raises `DeviceFailure`, and `EngineError` for engines that are damaged or not certified; the
-    device is closed then.
+    `plans` is "FOLDER" or "FOLDER:PRECISION" of TensorRT plans; where they do not fit the device
+    the project's own kernels serve, and a warning says so. Raises `DeviceFailure`, and
+    `EngineError` for engines that are damaged or not certified; the device is closed then.
     """
     with ExitStack() as undo:
         undo.callback(_discard, device)
-        weights = read_weights(read_shelf(folder), allow_uncertified=allow_uncertified)
-        networks = KernelNetworks(device, weights)
+        networks = open_device_networks(device, folder, plans, allow_uncertified=allow_uncertified)
         undo.callback(_discard, networks)
         cascade = GpuCascade(device, networks)
         undo.pop_all()
@@ -80,6 +89,29 @@ def open_cascade(device: Device, folder: Path | None, *, allow_uncertified: bool
         check_faces(cascade.detect(picture), _cpu_faces(picture, folder))
         undo.pop_all()
     return cascade
+
+
+def open_device_networks(
+    device: Device, folder: Path | None, plans: str | None, *, allow_uncertified: bool
+) -> DeviceNetworks:
+    """Return the plans' networks where they fit the device, else those of the own kernels."""
+    if plans is not None:
+        try:
+            return _open_plans(device, plans, allow_uncertified=allow_uncertified)
+        except (EngineError, InvalidOption) as error:
+            log.warning("THE PLANS DO NOT SERVE, the GPU's own kernels do: %s", error)
+    weights = read_weights(read_shelf(folder), allow_uncertified=allow_uncertified)
+    return KernelNetworks(device, weights)
+
+
+def _open_plans(device: Device, plans: str, *, allow_uncertified: bool) -> EngineNetworks:
+    from unface.engines.plans import open_plans
+
+    folder, _, precision = plans.rpartition(":")
+    if not folder:
+        folder, precision = plans, PLANS_PRECISION
+    engines = open_plans(Path(folder), precision, allow_uncertified=allow_uncertified)
+    return EngineNetworks(device, engines, TENSORRT, precision)
 
 
 def read_weights(shelf: Shelf, *, allow_uncertified: bool) -> Mapping[str, Arrays]:
@@ -91,8 +123,15 @@ def read_weights(shelf: Shelf, *, allow_uncertified: bool) -> Mapping[str, Array
 
 
 def check_certificate(shelf: Shelf) -> None:
-    """Raise `EngineError` unless what the GPU computes from passed the gate."""
+    """Raise `EngineError` unless what the GPU computes from passed the gate, on CPU and GPU."""
     shelf.check_certificate(SOURCE, NATIVE)
+    certificate = json.loads((files("unface.gpu") / "certificate.json").read_text())
+    hashes = {name: e.sha256 for name, e in shelf.of(SOURCE, NATIVE).items()}
+    if not certificate["passed"] or certificate["engines"] != hashes:
+        raise EngineError(
+            "the GPU's half precision has not passed the gate with these weights; take the engines "
+            "that ship, or allow uncertified engines (--allow-uncertified), which may miss faces"
+        )
 
 
 def check_picture() -> UInt8Array:

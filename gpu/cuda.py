@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 
 from unface.gpu.device import Device, DeviceFailure, Graph, Recorder, Stream
 
+PATIENCE = 10.0  # seconds; the largest picture takes a fraction of one
+SPIN = 2e-4  # seconds
 OLDEST_DRIVER = 13000  # as cuDriverGetVersion counts: CUDA 13.0, driver 580
 
 
@@ -163,6 +166,7 @@ class CudaStream:
             options = StreamOptions(nonblocking=True, priority=highest if urgent else lowest)
             self._stream = Device(device._ordinal).create_stream(options=options)
             self.handle = int(self._stream.handle)
+            self._done = self._stream.record()
 
     def copy(self, target: int, source: int, size: int) -> None:
         """See `unface.gpu.device.Stream`."""
@@ -194,9 +198,16 @@ class CudaStream:
             self._stream.wait(CoreStream.from_handle(other))
 
     def synchronize(self) -> None:
-        """See `unface.gpu.device.Stream`."""
+        """See `unface.gpu.device.Stream`. A GPU that hangs is given up after `PATIENCE`."""
         with self._device.work("the GPU did not finish its work"):
-            self._stream.sync()
+            self._done = self._stream.record(self._done)
+            begin = time.monotonic()
+            while not self._done.is_done:
+                waited = time.monotonic() - begin
+                if waited > PATIENCE:
+                    raise DeviceFailure(f"it hangs for {PATIENCE:g} seconds")
+                if waited > SPIN:  # until then sleeping would take longer than the work
+                    time.sleep(SPIN / 4)
 
     def close(self) -> None:
         """See `unface.gpu.device.Stream`."""

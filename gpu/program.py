@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import re
-from functools import cache
-from importlib.resources import files
 
 from cuda.core import ObjectCode, Program, ProgramOptions
 from cuda.core.utils import FileStreamProgramCache
+
+from unface.gpu.source import source
 
 KERNELS = (
     *("halve", "halve_rest", "fill_canvas", "pnet", "suppress_cells"),
@@ -17,22 +16,6 @@ KERNELS = (
     *("cover_mosaic", "cover_solid", "shrink_faces", "blur_across", "blur_down", "enlarge_faces"),
 )
 OLDEST = (7, 5)  # compute capability: tensor cores that take m16n8k8
-_INCLUDE = re.compile(r'^#include "([a-z_]+\.cuh?)"$', re.MULTILINE)
-
-
-@cache
-def source() -> str:
-    """Return all kernels as one text, included files in place: what is compiled, and cached by."""
-    included: set[str] = set()
-
-    def text(name: str) -> str:
-        if name in included:
-            return ""
-        included.add(name)
-        content = (files("unface.gpu") / "src" / name).read_text()
-        return _INCLUDE.sub(lambda m: text(m[1]), content.replace("#pragma once\n", ""))
-
-    return text("kernels.cu")
 
 
 def compile_kernels(

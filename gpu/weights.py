@@ -104,7 +104,8 @@ def _layer(chunks: FloatArray, bias: FloatArray, slopes: FloatArray | None) -> b
     padded = -(-outputs // GROUP) * GROUP if slopes is None else -(-outputs // CHUNK) * CHUNK
     filled = np.zeros((len(chunks), padded, CHUNK), np.float32)
     filled[:, :outputs] = chunks
-    halves = filled.astype("<f2")
+    with np.errstate(over="ignore"):  # said below
+        halves = filled.astype("<f2")
     if not np.isfinite(halves).all():
         raise EngineError("a weight does not fit into half precision")
     floats = np.zeros((1 if slopes is None else 2, padded), "<f4")
