@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,7 @@ def _device(simulated: bool) -> Device:
 
         return open_cuda()
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "gpu"))
-    from simulated import SimulatedDevice
-
-    device: Device = SimulatedDevice()
+    device: Device = import_module("simulated").SimulatedDevice()
     return device
 
 
