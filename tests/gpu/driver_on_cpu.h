@@ -3,7 +3,8 @@
  * a GPU. One device; everything is done at once; what a stream records runs when its graph is launched.
  *
  * `fail_after(n)` lets the n-th call from now on, and all after it, return `CUDA_ERROR_UNKNOWN`, as a
- * device that was lost does; `set_version` makes the driver another one. Functions that nobody asked for yet are not there.
+ * device that was lost does; `set_version` and `set_capability` make driver and card others. Functions that
+ * nobody asked for yet are not there.
  *
  * `launches[]` (name, number of int arguments) is made from the kernels' source. */
 #pragma once
@@ -24,16 +25,16 @@ extern const int launchable;
 
 namespace driver {
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, UNKNOWN = 999 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, NOT_READY = 600, UNKNOWN = 999 };
 typedef std::vector<std::function<void()>> Work;
 struct Stream {
     int priority;
     Work *recording;
 };
 static long calls_left = -1, memory_left = 1L << 40, calls;
-static int version = 13000;
+static int version = 13000, capability = 90;
 static Stream default_stream;
-static int context;
+static int context, hanging;
 
 /* Counts a call; whether it is to fail. */
 static int count()
@@ -63,6 +64,7 @@ using driver::SUCCESS;
 API fail_after(long calls) { return driver::calls_left = calls, 0; }
 API limit_memory(long bytes) { return driver::memory_left = bytes, 0; }
 API set_version(int version) { return driver::version = version, 0; }
+API set_capability(int tens) { return driver::capability = tens, 0; }
 API count_calls() { return (int)driver::calls; }
 
 API cuInit(unsigned) { CALL(); return SUCCESS; }
@@ -79,8 +81,8 @@ API cuDeviceGetAttribute(int *value, int attribute, int)
     CALL();
     switch (attribute) {
     case 16: *value = 2; break;  /* multiprocessors */
-    case 75: *value = 9; break;  /* compute capability */
-    case 76: *value = 0; break;
+    case 75: *value = driver::capability / 10; break;
+    case 76: *value = driver::capability % 10; break;
     default: *value = 1;
     }
     return SUCCESS;
@@ -267,6 +269,9 @@ API cuEventElapsedTime(float *milliseconds, const Event *from, const Event *to)
     *milliseconds = (to->at.tv_sec - from->at.tv_sec) * 1e3 + (to->at.tv_nsec - from->at.tv_nsec) / 1e6;
     return SUCCESS;
 }
+/* `hang(1)`: no event is ever done. */
+API hang(int wanted) { return driver::hanging = wanted, 0; }
+API cuEventQuery(Event *) { CALL(); return driver::hanging ? driver::NOT_READY : SUCCESS; }
 API cuEventDestroy_v2(Event *event) { return delete event, SUCCESS; }
 
 API cuGetErrorName(int error, const char **name)

@@ -1,7 +1,8 @@
 """A `Device` that runs the kernels of `unface.gpu` on the CPU (`cuda_on_cpu.h`).
 
-Memory is numpy's, streams do everything at once, a graph is the list of what was recorded. Each launch
-runs with another order of threads and blocks when `seed` is not 0. Memory begins as 0xff, NaN in floats.
+Memory is numpy's, streams do everything at once, a graph is the list of what was recorded. Each
+launch runs with another order of threads and blocks when `seed` is not 0. Memory begins as 0xff,
+NaN in floats.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from tempfile import mkdtemp
 
 import numpy as np
 
+from unface.gpu.arrays import CudaArray, ResidentImage, resident_image
+
 HERE = Path(__file__).parent
 SOURCES = Path(str(files("unface.gpu") / "src"))
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fno-strict-aliasing")
@@ -30,15 +33,12 @@ STRUCTURES = (
 
 
 @cache
-def kernels(*flags: str, more: str = "") -> ctypes.CDLL:
-    """Return all kernels, compiled for this machine, and the sizes of their structures.
-
-    `more` is source beside theirs, such as kernels that only a test has.
-    """
+def kernels(*flags: str) -> ctypes.CDLL:
+    """Return all kernels, compiled for this machine, and the sizes of their structures."""
     sizes = "\n".join(
         f'extern "C" int sizeof_{name}() {{ return sizeof({name}); }}' for name in STRUCTURES
     )
-    return ctypes.CDLL(str(_compile("kernels.so", f"{sizes}\n{more}", flags)))
+    return ctypes.CDLL(str(build("kernels.so", f'#include "kernels.cu"\n{sizes}', flags)))
 
 
 @cache
@@ -48,7 +48,8 @@ def driver_folder() -> Path:
     rows = ", ".join(f'{{"{n}", (kernel){n}, {count}}}' for n, count in found.items())
     table = f"Launchable launches[] = {{{rows}}};\nconst int launchable = {len(found)};"
     flags = ("-Wl,-Bsymbolic", "-fvisibility=hidden")
-    return _compile("libcuda.so.1", f'#include "driver_on_cpu.h"\n{table}', flags).parent
+    text = f'#include "kernels.cu"\n#include "driver_on_cpu.h"\n{table}'
+    return build("libcuda.so.1", text, flags).parent
 
 
 def kernels_in_sources() -> dict[str, int]:
@@ -58,11 +59,12 @@ def kernels_in_sources() -> dict[str, int]:
     return {name: arguments.count("int ") for name, arguments in found}
 
 
-def _compile(name: str, text: str, flags: tuple[str, ...]) -> Path:
+def build(name: str, text: str, flags: tuple[str, ...] = ()) -> Path:
+    """Return a library of a name that is the simulator and a text that it compiles with it."""
     folder = Path(mkdtemp(prefix="unface-simulator-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     unit, library = folder / "unit.cpp", folder / name
-    unit.write_text(f'#include "cuda_on_cpu.h"\n#include "kernels.cu"\n{text}\n')
+    unit.write_text(f'#include "cuda_on_cpu.h"\n{text}\n')
     command = ["g++", *FLAGS, *flags, f"-I{HERE}", f"-I{SOURCES}", unit, "-o", library]
     subprocess.run(command, check=True)
     return library
@@ -147,10 +149,9 @@ class SimulatedDevice:
         seed: int = 0,
         fail: Callable[[int, str], None] | None = None,
         flags: tuple[str, ...] = (),
-        more: str = "",
     ) -> None:
         self.seed, self.fail, self.calls = seed, fail, 0
-        self._library = kernels(*flags, more=more)
+        self._library = kernels(*flags)
         self.recording: dict[int, list[Callable[[], None]]] = {}
 
     def called(self, what: str) -> None:
@@ -179,6 +180,12 @@ class SimulatedDevice:
     def stream(self, *, urgent: bool) -> Stream:
         self.called("stream")
         return Stream(self)
+
+    def view(self, image: CudaArray, stream: object) -> ResidentImage:
+        self.called("view")
+        said = image.__cuda_array_interface__
+        dtype = np.dtype(said["typestr"]).name
+        return resident_image(said["data"][0], dtype, said["shape"], said.get("strides"), image)
 
     def synchronize(self) -> None:
         self.called("synchronize")
