@@ -127,7 +127,7 @@ FN void keep_candidate(const Lane *lane, int stage, int index)
     face->key = kept->key;
 }
 
-/* Which candidates survive, by one block. */
+/* Which candidates survive, by one block. Each round first reads, then writes. */
 KERNEL(1024) settle_rivals(const Lane *lane, int stage)
 {
     __shared__ uint32_t kept[MOST_CANDIDATES / 32];
@@ -138,24 +138,30 @@ KERNEL(1024) settle_rivals(const Lane *lane, int stage)
     __syncthreads();
     int unsettled = 1;
     while (unsettled) {
+        uint64_t wins = 0, losses = 0, bit = 1; /* of this thread's candidates, 64 at most */
         unsettled = 0;
-        for (int n = threadIdx.x; n < count; n += blockDim.x) {
-            uint32_t bit = 1u << n % 32;
-            volatile uint32_t *now_kept = kept, *now_gone = gone;
-            if ((now_kept[n / 32] | now_gone[n / 32]) & bit)
+        for (int n = threadIdx.x; n < count; n += blockDim.x, bit <<= 1) {
+            if ((kept[n / 32] | gone[n / 32]) >> n % 32 & 1)
                 continue;
             bool waits = false, loses = false;
             for (int word = 0; word < words && !loses; word++) {
                 uint32_t rivals = lane->rivals[(size_t)word * lane->capacity + n];
-                loses = rivals & now_kept[word];
-                waits |= (rivals & ~now_gone[word]) != 0;
+                loses = (rivals & kept[word]) != 0;
+                waits |= (rivals & ~gone[word]) != 0;
             }
             if (loses)
-                atomicOr(gone + n / 32, bit);
+                losses |= bit;
             else if (!waits)
-                atomicOr(kept + n / 32, bit);
+                wins |= bit;
             else
                 unsettled = 1;
+        }
+        __syncthreads();
+        for (int n = threadIdx.x; wins | losses; n += blockDim.x, wins >>= 1, losses >>= 1) {
+            if (wins & 1)
+                atomicOr(kept + n / 32, 1u << n % 32);
+            if (losses & 1)
+                atomicOr(gone + n / 32, 1u << n % 32);
         }
         unsettled = __syncthreads_or(unsettled);
     }
