@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from unface.arguments import AnonymizeArguments, File
     from unface.client import Client
     from unface.detector import Detector
+    from unface.gpu.arrays import CudaArray, DeviceImage
     from unface.mtcnn.faces import Face, Faces
     from unface.mtcnn.network import UInt8Array
     from unface.mtcnn.options import DetectOptions
 
     @overload
     def anonymize(image: UInt8Array, **options: Unpack[AnonymizeArguments]) -> UInt8Array: ...
+    @overload
+    def anonymize(image: CudaArray, **options: Unpack[AnonymizeArguments]) -> DeviceImage: ...
     @overload
     def anonymize(image: File, **options: Unpack[AnonymizeArguments]) -> bytes: ...
     def anonymize(image: Any, **options: Any) -> Any:
@@ -55,10 +58,12 @@ class _CallableRoom(ModuleType):
     def __call__(self, image: Any, **options: Any) -> Any:
         """Return the picture with its faces covered.
 
-        An array, RGB uint8 `[H, W, 3]`, gives an array; the bytes or the path of a JPEG, PNG or
-        WebP file give the bytes of a file of the same format, upright and without metadata. For
-        the options see `unface.arguments.AnonymizeArguments`; the default, a mosaic of a few
-        cells, cannot be undone.
+        An array, RGB uint8 `[H, W, 3]`, gives an array; one on a GPU (CuPy, PyTorch, Numba) gives
+        one there, which `cupy.asarray` or `torch.as_tensor(..., device="cuda")` take without a
+        copy; the bytes or the path of a JPEG, PNG or WebP file give the bytes of a file of the same
+        format, upright and without metadata. For the options see
+        `unface.arguments.AnonymizeArguments`; the default, a mosaic of a few cells, cannot be
+        undone.
 
         Raises `InvalidImage` and `InvalidOption`; after an error no pixels are returned.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, TypedDict, TypeGuard, TypeVar
 
 from unface.anonymize.limits import Limits, check_bytes
 from unface.errors import InvalidImage
@@ -52,11 +52,11 @@ OUTPUT_ARGUMENTS = ("format", "quality", "keep_exif")
 class Anonymized(Generic[AnyImage]):
     """A picture whose faces are covered, and those faces."""
 
-    image: AnyImage  # an array for an array, the bytes of a file for a file
+    image: AnyImage  # an array for an array, on the GPU for one there; bytes of a file for a file
     faces: Faces
 
 
-def is_file(image: Image) -> bool:
+def is_file(image: object) -> TypeGuard[File]:
     """Return whether a picture is a file (bytes or path) and not an array."""
     return isinstance(image, (bytes, bytearray, memoryview, str, os.PathLike))
 

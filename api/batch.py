@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from tqdm import tqdm
 
@@ -26,7 +29,16 @@ MASK_AND_OUTPUT = (
     *("format", "quality", "keep_exif"),
 )
 
+MOST_AT_ONCE = 8  # pictures, beside a GPU: by then it is what the others wait for
+AHEAD = 2  # pictures a thread, so that none is idle while an earlier picture takes its time
 ENGINE_CHOICES = ("threads", "device", "precision", "engines", "allow_uncertified")
+
+
+class Job(NamedTuple):
+    """A picture, and where its result belongs."""
+
+    found: Found
+    target: Path
 
 
 def detect_pictures(arguments: argparse.Namespace) -> int:
@@ -34,10 +46,10 @@ def detect_pictures(arguments: argparse.Namespace) -> int:
     options = _said(arguments, DetectArguments.__annotations__)
     pictures = list(find_pictures(arguments.paths))
 
-    def work(finder: Client | Local, found: Found) -> Faces:
-        return finder.detect(found.path, **options)
+    def work(finder: Client | Local, job: Job) -> Faces:
+        return finder.detect(job.found.path, **options)
 
-    return _each(arguments, pictures, work)
+    return _each(arguments, [Job(found, found.path) for found in pictures], work)
 
 
 def anonymize_pictures(arguments: argparse.Namespace) -> int:
@@ -52,12 +64,15 @@ def anonymize_pictures(arguments: argparse.Namespace) -> int:
         raise InvalidOption(f"{out} is a file; several pictures need a folder")
     written: dict[Path, Path] = {}
 
-    def work(finder: Client | Local, found: Found) -> Faces:
-        target = found.path.resolve()  # in place, a link's picture and not the link
-        if out is not None:
-            target = output_path(found, out, single, options.get("format"))
-            if target in written:
-                raise InvalidImage(f"{target} is already the result of {written[target]}")
+    def job(found: Found) -> Job:
+        if out is None:
+            return Job(found, found.path.resolve())  # a link's picture and not the link
+        return Job(found, output_path(found, out, single, options.get("format")))
+
+    def work(finder: Client | Local, job: Job) -> Faces:
+        found, target = job
+        if out is not None and target in written:
+            raise InvalidImage(f"{target} is already the result of {written[target]}")
         force, in_place = arguments.force, arguments.in_place
         check_target(target, found.path, force=force, in_place=in_place)
         result = finder.anonymize_with_faces(found.path, **options)
@@ -65,7 +80,7 @@ def anonymize_pictures(arguments: argparse.Namespace) -> int:
         written[target] = found.path
         return result.faces
 
-    return _each(arguments, pictures, work, verb="anonymized")
+    return _each(arguments, [job(found) for found in pictures], work, verb="anonymized")
 
 
 def faces_to_json(image: str, faces: Faces) -> str:
@@ -93,16 +108,20 @@ def faces_to_json(image: str, faces: Faces) -> str:
 
 def _each(
     arguments: argparse.Namespace,
-    pictures: list[Found],
-    work: Callable[[Client | Local, Found], Faces],
+    pictures: list[Job],
+    work: Callable[[Client | Local, Job], Faces],
     verb: str = "searched",
 ) -> int:
     """Do `work` on every picture, report each and the whole; returns the exit code."""
     faces_found, failed = 0, 0
-    with open_finder(arguments) as finder, _progress(len(pictures)) as progress:
-        for found in pictures:
+    with (
+        open_finder(arguments) as finder,
+        _progress(len(pictures)) as progress,
+        closing(_answers(pictures, partial(work, finder), _at_once(arguments, finder))) as answers,
+    ):
+        for found, answer in answers:
             try:
-                faces = work(finder, found)
+                faces = answer()
             except InvalidOption:
                 raise  # the same for every picture
             except UnfaceError as error:
@@ -122,6 +141,42 @@ def _each(
         file=sys.stderr,
     )
     return 1 if failed or not pictures else 0
+
+
+def _at_once(arguments: argparse.Namespace, finder: Client | Local) -> int:
+    """Return how many pictures to have under way: the CPU's engines use all cores for one."""
+    if arguments.server is not None or not cast("Local", finder).detector.device:
+        return 1
+    from unface.engines.shelf import cores
+
+    return min(arguments.threads or cores(), MOST_AT_ONCE)
+
+
+def _answers(
+    jobs: list[Job], work: Callable[[Job], Faces], threads: int
+) -> Generator[tuple[Found, Callable[[], Faces]]]:
+    """Yield every picture, in order, and what returns its faces or raises."""
+    if threads == 1:
+        for job in jobs:
+            yield job.found, partial(work, job)
+        return
+    under_way: deque[tuple[Job, Future[Faces]]] = deque()
+    with ThreadPoolExecutor(threads, "unface-picture") as pool:
+        try:
+            for job in jobs:
+                # Of two with one target the second begins when the first is done and reported.
+                while len(under_way) >= AHEAD * threads or job.target in (
+                    other.target for other, _ in under_way
+                ):
+                    done, faces = under_way.popleft()
+                    yield done.found, faces.result
+                under_way.append((job, pool.submit(work, job)))
+            while under_way:
+                done, faces = under_way.popleft()
+                yield done.found, faces.result
+        finally:
+            for _, faces in under_way:
+                faces.cancel()
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import cast, overload
 
 from unface.engines.cascades import Cascades
+from unface.gpu.arrays import CudaArray, DeviceImage, Pixels
+from unface.gpu.cascade import PlanMasks
 from unface.mtcnn.faces import Faces
-from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import DetectOptions, detect_options
 
 DEFAULT_PRECISION = "fp32"
@@ -81,18 +82,21 @@ class Detector:
         return self._cascades.serving.device_reason
 
     @overload
-    def detect(self, image: UInt8Array, options: DetectOptions | None = None) -> Faces: ...
+    def detect(self, image: Pixels, options: DetectOptions | None = None) -> Faces: ...
     @overload
     def detect(
-        self, image: Sequence[UInt8Array], options: DetectOptions | None = None
+        self, image: Sequence[Pixels], options: DetectOptions | None = None
     ) -> list[Faces]: ...
     def detect(
-        self, image: UInt8Array | Sequence[UInt8Array], options: DetectOptions | None = None
+        self, image: Pixels | Sequence[Pixels], options: DetectOptions | None = None
     ) -> Faces | list[Faces]:
         """Find the faces of an image, RGB uint8 `[H, W, 3]`; a list of images gives a list.
 
         The threads share one image; of a list each takes an image at a time, which has more images
         done in the same time. A GPU has several of a list under way at once.
+
+        An array that lies on a GPU (CuPy, PyTorch, Numba) is taken without a copy; `EngineError`
+        when no GPU serves.
 
         `options` replaces the detector's own for this call. Raises `InvalidImage` for an array of
         another kind: pixels are never guessed.
@@ -100,7 +104,17 @@ class Detector:
         with self._turn:
             if isinstance(image, (list, tuple)):
                 return self._cascades.detect_all(image, options or self.options)
-            return self._cascades.detect(cast(UInt8Array, image), options or self.options)
+            return self._cascades.detect(cast(Pixels, image), options or self.options)
+
+    def cover(
+        self, image: CudaArray, plan_masks: PlanMasks, options: DetectOptions | None = None
+    ) -> tuple[DeviceImage, Faces]:
+        """Return a copy of an array on the GPU with its faces covered as planned, and the faces.
+
+        Raises `EngineError` when no GPU serves, and what `detect` raises.
+        """
+        with self._turn:
+            return self._cascades.anonymize(image, options or self.options, plan_masks)
 
     def close(self) -> None:
         """Free the engines."""

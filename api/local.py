@@ -6,7 +6,16 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast, overload
 
-from unface.anonymize import Limits, MaskOptions, Picture, apply_masks, decode, encode
+from unface.anonymize import (
+    Limits,
+    MaskOptions,
+    Picture,
+    apply_masks,
+    decode,
+    encode,
+    plan_masks,
+)
+from unface.anonymize.plans import METHOD_CODES
 from unface.arguments import (
     AnonymizeArguments,
     Anonymized,
@@ -19,11 +28,14 @@ from unface.arguments import (
 )
 from unface.detector import Detector
 from unface.errors import InvalidOption
+from unface.gpu.arrays import CudaArray, DeviceImage, Pixels, is_resident
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
-from unface.mtcnn.options import detect_options, profile_masks
+from unface.mtcnn.options import DetectOptions, detect_options, profile_masks
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from typing_extensions import Unpack
 
 
@@ -33,6 +45,9 @@ class Local:
     A picture is an array, RGB uint8 `[H, W, 3]`; or the bytes of a JPEG, PNG or WebP file; or the
     path of such a file. May be shared between threads: detections take turns, the rest does not.
 
+    An array may lie on a GPU (CuPy, PyTorch, Numba): it is not copied, nor written, and what
+    `anonymize` returns lies there too. `EngineError` when no GPU serves.
+
     All methods raise `InvalidImage` and `InvalidOption`; after an error no pixels are returned.
     """
 
@@ -40,17 +55,21 @@ class Local:
         self.detector = detector or Detector()
         self.limits = limits
 
-    def detect(self, image: Image, **options: Unpack[DetectArguments]) -> Faces:
+    def detect(self, image: Image | CudaArray, **options: Unpack[DetectArguments]) -> Faces:
         """Find the faces of a picture."""
         wanted = detect_options(**options)
-        pixels = self._decode(image).pixels if is_file(image) else cast(UInt8Array, image)
+        pixels = self._decode(image).pixels if is_file(image) else cast(Pixels, image)
         return self.detector.detect(pixels, wanted)
 
     @overload
     def anonymize(self, image: UInt8Array, **options: Unpack[AnonymizeArguments]) -> UInt8Array: ...
     @overload
+    def anonymize(self, image: CudaArray, **options: Unpack[AnonymizeArguments]) -> DeviceImage: ...
+    @overload
     def anonymize(self, image: File, **options: Unpack[AnonymizeArguments]) -> bytes: ...
-    def anonymize(self, image: Image, **options: Unpack[AnonymizeArguments]) -> UInt8Array | bytes:
+    def anonymize(
+        self, image: Image | CudaArray, **options: Unpack[AnonymizeArguments]
+    ) -> UInt8Array | DeviceImage | bytes:
         """Return the picture with its faces covered: an array for an array, else file bytes."""
         return self.anonymize_with_faces(image, **options).image
 
@@ -60,10 +79,14 @@ class Local:
     ) -> Anonymized[UInt8Array]: ...
     @overload
     def anonymize_with_faces(
+        self, image: CudaArray, **options: Unpack[AnonymizeArguments]
+    ) -> Anonymized[DeviceImage]: ...
+    @overload
+    def anonymize_with_faces(
         self, image: File, **options: Unpack[AnonymizeArguments]
     ) -> Anonymized[bytes]: ...
     def anonymize_with_faces(
-        self, image: Image, **options: Unpack[AnonymizeArguments]
+        self, image: Image | CudaArray, **options: Unpack[AnonymizeArguments]
     ) -> Anonymized[Any]:
         """Return the picture with its faces covered, and the faces."""
         detect, mask, output = split_arguments(options)
@@ -73,6 +96,8 @@ class Local:
             if output:
                 names = " and ".join(output)
                 raise InvalidOption(f"{names} is for files; an array was given and one comes back")
+            if is_resident(image):
+                return self._cover(image, wanted, masks)
             faces = self.detector.detect(cast(UInt8Array, image), wanted)
             covered = apply_masks(cast(UInt8Array, image), faces.boxes, masks, scores=faces.scores)
             return Anonymized(covered, faces)
@@ -93,6 +118,20 @@ class Local:
     def close(self) -> None:
         """Free the engines."""
         self.detector.close()
+
+    def _cover(
+        self, image: CudaArray, wanted: DetectOptions, masks: MaskOptions
+    ) -> Anonymized[DeviceImage]:
+        """Return a copy on the GPU of an array there with its faces covered, and the faces."""
+        if masks.method not in METHOD_CODES:
+            raise InvalidOption(
+                f"method is {masks.method!r}; an array on a GPU takes {', '.join(METHOD_CODES)}"
+            )
+
+        def plan(faces: Faces) -> NDArray[np.void]:
+            return plan_masks(faces.width, faces.height, faces.boxes, masks)
+
+        return Anonymized(*self.detector.cover(image, plan, wanted))
 
     def _decode(self, image: Image, *, keep_exif: bool = False) -> Picture:
         data = read_file(image, self.limits) if isinstance(image, (str, os.PathLike)) else image

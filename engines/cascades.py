@@ -8,7 +8,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from unface.engines.device import (
     CPU,
@@ -22,7 +22,9 @@ from unface.engines.device import (
 )
 from unface.engines.fallback import PAUSES, Answer, Gpu
 from unface.engines.shelf import open_networks, read_shelf
-from unface.gpu.cascade import GpuCascade
+from unface.errors import EngineError
+from unface.gpu.arrays import CudaArray, DeviceImage, Pixels, is_resident
+from unface.gpu.cascade import GpuCascade, PlanMasks
 from unface.mtcnn.cascade import Cascade
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
@@ -105,14 +107,33 @@ class Cascades:
         if self._gpu:
             self._gpu.changed = changed
 
-    def detect(self, image: UInt8Array, options: DetectOptions) -> Faces:
-        """Find the faces of an image; see `unface.mtcnn.cascade.Cascade.detect`."""
-        faces = self._by_gpu(options, lambda gpu: gpu.detect(image, options))
+    def detect(self, image: Pixels, options: DetectOptions) -> Faces:
+        """Find the faces of an image; see `unface.mtcnn.cascade.Cascade.detect`.
+
+        One that lies on a GPU is its alone: raises `EngineError` when that does not serve.
+        """
+        resident = is_resident(image)
+        faces = self._by_gpu(options, lambda gpu: gpu.detect(image, options), alone=resident)
         if faces is None:
-            faces = self._cascade(options.precision or self._precision).detect(image, options)
+            (pixels,) = self._in_main_memory([image], options)
+            faces = self._cascade(options.precision or self._precision).detect(pixels, options)
         return faces
 
-    def detect_all(self, images: Sequence[UInt8Array], options: DetectOptions) -> list[Faces]:
+    def anonymize(
+        self, image: CudaArray, options: DetectOptions, plan_masks: PlanMasks
+    ) -> tuple[DeviceImage, Faces]:
+        """Return a copy of an array on the GPU with its faces covered as planned, and the faces.
+
+        Raises `EngineError` when the GPU does not serve.
+        """
+        covered = self._by_gpu(
+            options, lambda gpu: gpu.anonymize_array(image, options, plan_masks), alone=True
+        )
+        if covered is None:
+            raise self._out_of_reach(options)
+        return covered
+
+    def detect_all(self, images: Sequence[Pixels], options: DetectOptions) -> list[Faces]:
         """Find the faces of each image, in order; the same faces as one by one."""
         if len(images) < 2:
             return [self.detect(image, options) for image in images]
@@ -121,7 +142,7 @@ class Cascades:
             return found
         if self._team.threads == 1 or self._gpu_serves(options):  # but not all of them together
             return [self.detect(image, options) for image in images]
-        return self._share(images, options)
+        return self._share(self._in_main_memory(images, options), options)
 
     def close(self) -> None:
         """Free the engines."""
@@ -144,10 +165,29 @@ class Cascades:
         self._gpu = Gpu(open_device, opener, wanted=wanted, pauses=pauses)
 
     def _by_gpu(
-        self, options: DetectOptions, work: Callable[[GpuCascade], Answer]
+        self, options: DetectOptions, work: Callable[[GpuCascade], Answer], *, alone: bool = False
     ) -> Answer | None:
         """Return what the GPU's cascade answers; None when the CPU has to."""
-        return self._gpu.run(work) if self._gpu and self._gpu_serves(options) else None
+        return self._gpu.run(work, alone=alone) if self._gpu and self._gpu_serves(options) else None
+
+    def _in_main_memory(
+        self, images: Sequence[Pixels], options: DetectOptions
+    ) -> Sequence[UInt8Array]:
+        """Return the images, none of which lies on a GPU; raises `EngineError`."""
+        if any(map(is_resident, images)):
+            raise self._out_of_reach(options)
+        return cast(Sequence[UInt8Array], images)
+
+    def _out_of_reach(self, options: DetectOptions) -> EngineError:
+        """Return the error for a picture on a GPU that does not serve."""
+        why = self._gpu.reason if self._gpu else self._no_gpu
+        precision = options.precision or self._precision
+        if precision not in self._on_gpu:
+            why = f"{precision} engines run on the CPU alone"
+        return EngineError(
+            f"the picture lies on a GPU, and none serves: {why}; for the CPU give its pixels in "
+            "main memory"
+        )
 
     def _gpu_serves(self, options: DetectOptions) -> bool:
         precision = options.precision or self._precision

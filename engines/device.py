@@ -167,17 +167,14 @@ def check_faces(found: Faces, expected: Faces) -> None:
 
 def discard_cascade(cascade: GpuCascade) -> None:
     """Close what may be broken; that it cannot be closed is logged and nothing more."""
-    if not _discard(cascade):
-        _discard(cascade.device)  # or the next cascade finds it as it is
+    _discard(cascade)
 
 
-def _discard(thing: _Closable) -> bool:
+def _discard(thing: _Closable) -> None:
     try:
         thing.close()
     except Exception as error:  # noqa: BLE001 - it is given up in any case
         log.warning("the GPU could not be closed in order: %s", str(error) or repr(error))
-        return False
-    return True
 
 
 def _cpu_faces(picture: UInt8Array, folder: Path | None) -> Faces:

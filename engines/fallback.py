@@ -51,11 +51,11 @@ class Gpu:
         self._thread: threading.Thread | None = None
         self._open_first()
 
-    def run(self, work: Callable[[GpuCascade], Answer]) -> Answer | None:
+    def run(self, work: Callable[[GpuCascade], Answer], *, alone: bool = False) -> Answer | None:
         """Return what the work gives; None when the CPU has to do it.
 
-        That is when there is no GPU, when it fails, and when the work is `BeyondDevice`. Raises
-        `InvalidImage` and `InvalidOption`.
+        That is when there is no GPU, when it fails, and when the work is `BeyondDevice`, which is
+        raised if `alone`: the CPU cannot do it. Raises `InvalidImage` and `InvalidOption`.
         """
         cascade = self.cascade
         if cascade is None:
@@ -65,6 +65,8 @@ class Gpu:
         except (InvalidImage, InvalidOption):
             raise
         except BeyondDevice as error:
+            if alone:
+                raise
             log.info("the CPU does what the GPU does not take: %s", error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the CPU answers
             self._failed(cascade, error)

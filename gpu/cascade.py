@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from unface.gpu.device import Device
+from unface.gpu.arrays import CudaArray, DeviceImage, Pixels, ResidentImage, is_resident
+from unface.gpu.device import Device, close_all
 from unface.gpu.lane import Crowded, Lane
 from unface.gpu.masks import Coverer, Masks
 from unface.gpu.networks import DeviceNetworks
-from unface.gpu.plan import Plan, plan_frame
+from unface.gpu.plan import CHANNELS, Plan, plan_frame
 from unface.mtcnn import boxes as bx
 from unface.mtcnn.cascade import check_image
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import DetectOptions
+from unface.mtcnn.team import Team
 
 BULK_LANES = 6  # pictures under way at once, beside an urgent one
+COPIERS = 4  # threads that copy a picture into pinned memory; then memory is the limit
 
 Result = TypeVar("Result")
 PlanMasks = Callable[[Faces], Masks]  # such as `unface.anonymize.plan_masks` with its options
@@ -36,24 +40,26 @@ class GpuCascade:
 
     def __init__(self, device: Device, networks: DeviceNetworks, lanes: int = BULK_LANES) -> None:
         self.device, self.networks = device, networks
-        self.urgent = Lane(device, networks, urgent=True)
+        self._team = Team(min(COPIERS, _cores()))
+        self.urgent = Lane(device, networks, urgent=True, team=self._team)
         self._bulk: list[Lane] = []
         self._lanes = lanes
         self._coverers: dict[Lane, Coverer] = {}
 
-    def detect(self, image: UInt8Array, options: DetectOptions | None = None) -> Faces:
-        """Find the faces of an image, RGB uint8 `[H, W, 3]`."""
-        check_image(image)
-        plan = self._plan(image, options)
-        self.urgent.submit(image, plan)
-        return self._faces(self.urgent, image, plan)
+    def detect(self, image: Pixels, options: DetectOptions | None = None) -> Faces:
+        """Find the faces of an image, RGB uint8 `[H, W, 3]`, in main memory or on the device."""
+        source = self._source(image, self.urgent)
+        plan = self._plan(source, options)
+        self.urgent.submit(source, plan)
+        return self._faces(self.urgent, source, plan)
 
     def detect_all(
-        self, images: Sequence[UInt8Array], options: DetectOptions | None = None
+        self, images: Sequence[Pixels], options: DetectOptions | None = None
     ) -> list[Faces]:
         """Find the faces of each image, in order, several under way at once."""
         for image in images:
-            check_image(image)
+            if not is_resident(image):
+                check_image(cast(UInt8Array, image))
         return list(self._stream(images, options, self._faces))
 
     def anonymize(
@@ -75,10 +81,32 @@ class GpuCascade:
         `detect_all` or `anonymize_all` it must have ended, or be closed.
         """
 
-        def finish(lane: Lane, image: UInt8Array, plan: Plan) -> tuple[UInt8Array, Faces]:
+        def checked() -> Iterator[UInt8Array]:
+            for image in images:  # none on the device: it would be covered where it lies
+                check_image(image)
+                yield image
+
+        def finish(
+            lane: Lane, image: UInt8Array | ResidentImage, plan: Plan
+        ) -> tuple[UInt8Array, Faces]:
             return self._covered(lane, image, plan, plan_masks)
 
-        return self._stream(images, options, finish)
+        return self._stream(checked(), options, finish)
+
+    def anonymize_array(
+        self, image: CudaArray, options: DetectOptions | None, plan_masks: PlanMasks
+    ) -> tuple[DeviceImage, Faces]:
+        """Return a copy on the device of an array there, its faces covered, and the faces."""
+        stream = self.urgent.stream
+        source = self.device.view(image, stream)
+        width, height = source.width, source.height
+        memory = self.device.allocate(width * height * CHANNELS)
+        covered = DeviceImage(memory, width, height)  # frees it, whatever happens
+        stream.copy(memory.pointer, source.pointer, memory.size)
+        _, faces = self.anonymize_resident(
+            memory.pointer, width, height, options, plan_masks, in_place=True
+        )
+        return covered, faces
 
     def anonymize_resident(
         self,
@@ -107,38 +135,37 @@ class GpuCascade:
         return pointer, faces
 
     def close(self) -> None:
-        """Free lanes, networks and device."""
-        for coverer in self._coverers.values():
-            coverer.close()
+        """Free lanes, networks and device, as far as they can be; raises the first failure."""
+        coverers = [coverer.close for coverer in self._coverers.values()]
+        lanes = [lane.close for lane in (self.urgent, *self._bulk)]
         self._coverers.clear()
-        for lane in (self.urgent, *self._bulk):
-            lane.close()
         self._bulk.clear()
-        self.networks.close()
-        self.device.close()
+        close_all(*coverers, *lanes, self._team.close, self.networks.close, self.device.close)
 
     def _stream(
         self,
-        images: Iterable[UInt8Array],
+        images: Iterable[Pixels],
         options: DetectOptions | None,
-        finish: Callable[[Lane, UInt8Array, Plan], Result],
+        finish: Callable[[Lane, UInt8Array | ResidentImage, Plan], Result],
     ) -> Iterator[Result]:
         """Yield what `finish` returns for each image, in order."""
-        under_way: deque[tuple[Lane, UInt8Array, Plan]] = deque()
+        under_way: deque[tuple[Lane, UInt8Array | ResidentImage, Plan]] = deque()
         idle = deque(self._bulk)
         try:
             for image in images:
-                check_image(image)
-                plan = self._plan(image, options)
                 if not idle and len(self._bulk) < self._lanes:
-                    self._bulk.append(Lane(self.device, self.networks, urgent=False))
+                    self._bulk.append(
+                        Lane(self.device, self.networks, urgent=False, team=self._team)
+                    )
                     idle.append(self._bulk[-1])
                 if not idle:
                     yield finish(*under_way[0])
                     idle.append(under_way.popleft()[0])
                 lane = idle.popleft()
-                under_way.append((lane, image, plan))
-                lane.submit(image, plan)
+                source = self._source(image, lane)
+                plan = self._plan(source, options)
+                under_way.append((lane, source, plan))
+                lane.submit(source, plan)
             while under_way:
                 yield finish(*under_way[0])
                 under_way.popleft()
@@ -146,11 +173,18 @@ class GpuCascade:
             for lane, *_ in under_way:  # left by an error, or by a caller who wants no more
                 lane.stream.synchronize()
 
-    def _plan(self, image: UInt8Array, options: DetectOptions | None) -> Plan:
+    def _source(self, image: Pixels, lane: Lane) -> UInt8Array | ResidentImage:
+        """Return what a lane takes; raises `InvalidImage`."""
+        if is_resident(image):
+            return self.device.view(image, lane.stream)
+        check_image(cast(UInt8Array, image))
+        return cast(UInt8Array, image)
+
+    def _plan(self, image: UInt8Array | ResidentImage, options: DetectOptions | None) -> Plan:
         height, width = image.shape[:2]
         return plan_frame(width, height, options or DetectOptions(), pages=self.networks.pages)
 
-    def _faces(self, lane: Lane, image: UInt8Array, plan: Plan) -> Faces:
+    def _faces(self, lane: Lane, image: UInt8Array | ResidentImage, plan: Plan) -> Faces:
         """Return the faces of the image that a lane has under way."""
         return self._collect(lane, plan, lambda: lane.submit(image, plan))
 
@@ -165,7 +199,7 @@ class GpuCascade:
         return to_faces(found, plan, self.networks)
 
     def _covered(
-        self, lane: Lane, image: UInt8Array, plan: Plan, plan_masks: PlanMasks
+        self, lane: Lane, image: UInt8Array | ResidentImage, plan: Plan, plan_masks: PlanMasks
     ) -> tuple[UInt8Array, Faces]:
         """Return a lane's picture, the copy that its faces were found in, with them covered."""
         faces = self._faces(lane, image, plan)
@@ -175,8 +209,15 @@ class GpuCascade:
 
     def _coverer(self, lane: Lane) -> Coverer:
         if lane not in self._coverers:
-            self._coverers[lane] = Coverer(self.device, lane.stream)
+            self._coverers[lane] = Coverer(self.device, lane.stream, self._team)
         return self._coverers[lane]
+
+
+def _cores() -> int:
+    """Return how many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def to_faces(found: npt.NDArray[np.void], plan: Plan, networks: DeviceNetworks) -> Faces:

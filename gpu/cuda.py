@@ -5,17 +5,21 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from unface.errors import InvalidImage
+from unface.gpu.arrays import CudaArray, ResidentImage, view_resident
 from unface.gpu.device import Device, DeviceFailure, Graph, Recorder, Stream
 
 PATIENCE = 10.0  # seconds; the largest picture takes a fraction of one
 SPIN = 2e-4  # seconds
 OLDEST_DRIVER = 13000  # as cuDriverGetVersion counts: CUDA 13.0, driver 580
+_resets: Counter[int] = Counter()  # of each GPU's context, by this process
 
 
 def open_cuda(ordinal: int = 0) -> Device:
@@ -31,13 +35,18 @@ def open_cuda(ordinal: int = 0) -> Device:
         raise DeviceFailure(
             f"{error.name or 'cuda-core'} is not installed: pip install 'unface[gpu]'"
         ) from error
-    with _failing("there is no NVIDIA driver that answers"):
-        version = _checked(driver.cuDriverGetVersion())
-        if version < OLDEST_DRIVER:
-            raise DeviceFailure(
-                f"the NVIDIA driver knows CUDA {version // 1000}.{version % 1000 // 10}; "
-                f"{OLDEST_DRIVER // 1000}.0 is needed (driver 580 or newer)"
-            )
+    try:
+        result = driver.cuDriverGetVersion()
+    except Exception as error:
+        raise DeviceFailure("there is no NVIDIA driver; driver 580 or newer is needed") from error
+    with _failing("the NVIDIA driver does not answer"):
+        version = _checked(result)
+    if version < OLDEST_DRIVER:
+        raise DeviceFailure(
+            f"the NVIDIA driver knows CUDA {version // 1000}.{version % 1000 // 10}; "
+            f"{OLDEST_DRIVER // 1000}.0 is needed (driver 580 or newer)"
+        )
+    with _failing("the NVIDIA driver does not answer"):
         _checked(driver.cuInit(0))
         count = _checked(driver.cuDeviceGetCount())
     if not 0 <= ordinal < count:
@@ -81,6 +90,11 @@ class CudaDevice:
         """See `unface.gpu.device.Device`."""
         return CudaStream(self, urgent=urgent)
 
+    def view(self, image: CudaArray, stream: Stream) -> ResidentImage:
+        """See `unface.gpu.device.Device`."""
+        with self.work("the array on the GPU cannot be taken"):
+            return view_resident(image, stream.handle, self._ordinal)
+
     def synchronize(self) -> None:
         """See `unface.gpu.device.Device`."""
         from cuda.core import Device
@@ -89,13 +103,14 @@ class CudaDevice:
             Device(self._ordinal).sync()
 
     def close(self) -> None:
-        """Let go of the device; a context that an error left useless is made anew for the next one."""
+        """Let go of the device; a context that an error left useless is made anew for others."""
         from cuda.bindings import driver
 
         self.kernels.clear()
         with self.work("the GPU cannot be closed"):
             (state, *_) = driver.cuCtxSynchronize()
             if state != driver.CUresult.CUDA_SUCCESS:
+                _resets[self._ordinal] += 1
                 _checked(driver.cuDevicePrimaryCtxReset(self._ordinal))
                 _checked(driver.cuDevicePrimaryCtxRetain(self._ordinal))
 
@@ -112,7 +127,7 @@ class CudaDevice:
 
 
 class CudaMemory:
-    """Memory of the device."""
+    """Memory of the device. A reset frees it; others may have the place then."""
 
     def __init__(self, device: CudaDevice, size: int) -> None:
         from cuda.bindings import driver
@@ -120,13 +135,14 @@ class CudaMemory:
         self._device, self.size = device, size
         with device.work(f"{size / 2**20:.0f} MiB of GPU memory cannot be had"):
             self.pointer = int(_checked(driver.cuMemAlloc(size)))
+        self._resets = _resets[device._ordinal]
 
     def close(self) -> None:
         """Free it."""
         from cuda.bindings import driver
 
-        if self.pointer:
-            pointer, self.pointer = self.pointer, 0
+        pointer, self.pointer = self.pointer, 0
+        if pointer and self._resets == _resets[self._device._ordinal]:
             with self._device.work("GPU memory cannot be freed"):
                 _checked(driver.cuMemFree(pointer))
 
@@ -269,7 +285,7 @@ def _failing(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except DeviceFailure as error:
-        raise DeviceFailure(f"{what}: {error}") from error
+    except InvalidImage:
+        raise
     except Exception as error:
         raise DeviceFailure(f"{what}: {error}") from error

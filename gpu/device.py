@@ -1,18 +1,21 @@
-"""The door to the GPU: memory, streams, graphs and kernels, as little of each as the cascade needs.
+"""The door to the GPU: memory, streams, graphs, kernels, as little of each as the cascade needs.
 
-`Device` says what the cascade asks for. `unface.gpu.cuda` answers it with NVIDIA's cuda-core; the tests
-answer it with a simulator that runs the same kernels on the CPU.
+`Device` says what the cascade asks for. `unface.gpu.cuda` answers it with NVIDIA's cuda-core; the
+tests answer it with a simulator that runs the same kernels on the CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from unface.errors import EngineError
+
+if TYPE_CHECKING:
+    from unface.gpu.arrays import CudaArray, ResidentImage
 
 
 class DeviceFailure(EngineError):
@@ -106,6 +109,13 @@ class Device(Protocol):
         """Return a stream; what is urgent goes first."""
         ...
 
+    def view(self, image: CudaArray, stream: Stream) -> ResidentImage:
+        """Return where an array lies on the device; `stream` waits for what still writes to it.
+
+        Raises `InvalidImage` for what is not RGB uint8 `[H, W, 3]` without gaps, or lies elsewhere.
+        """
+        ...
+
     def synchronize(self) -> None:
         """Wait until all streams are done."""
         ...
@@ -113,3 +123,15 @@ class Device(Protocol):
     def close(self) -> None:
         """Let go of the device."""
         ...
+
+
+def close_all(*closings: Callable[[], None]) -> None:
+    """Call each, also after one that fails; then raise the first failure."""
+    failures: list[Exception] = []
+    for close in closings:
+        try:
+            close()
+        except Exception as error:  # noqa: BLE001, PERF203 - raised below
+            failures.append(error)
+    if failures:
+        raise failures[0]

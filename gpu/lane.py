@@ -1,7 +1,7 @@
 """A lane: a stream, the memory one picture needs on its way, and the graph of all its work.
 
-Nothing waits for the host between the picture going up and the faces coming down. Lists have a fixed
-capacity; the device counts on when one is full, and the picture is done again with more room.
+Nothing waits for the host between the picture going up and the faces coming down. Lists have a
+fixed capacity; the device counts on when one is full, and the picture is done again with more room.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unface.errors import EngineError
-from unface.gpu.device import Device, Graph, HostMemory, Memory, Recorder
+from unface.gpu.arrays import ResidentImage
+from unface.gpu.device import Device, Graph, HostMemory, Memory, Recorder, close_all
 from unface.gpu.networks import DeviceNetworks
 from unface.gpu.plan import CHANNELS, BeyondDevice, Plan
 from unface.gpu.tables import (
@@ -74,8 +75,8 @@ class Sizes:
 class Lane:
     """One picture at a time; several lanes have several under way. Not thread-safe.
 
-    `urgent` lanes go before others on the device; `team` copies pictures into pinned memory, which one
-    core does no faster than the device is done with them. Raises `DeviceFailure`.
+    `urgent` lanes go before others on the device; `team` copies pictures into pinned memory, which
+    one core does no faster than the device is done with them. Raises `DeviceFailure`.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Lane:
     ) -> None:
         self.device, self.networks, self._team = device, networks, team
         self.sizes = Sizes()
+        self._ready = False  # whether all that `sizes` ask for is there
         self.stream = device.stream(urgent=urgent)
         self._memory: dict[str, Memory] = {}
         self._staging: dict[str, HostMemory] = {}
@@ -91,8 +93,14 @@ class Lane:
         self._plan: Plan | None = None  # whose tables are on the device
         self._table = np.zeros((), LANE)
 
-    def submit(self, image: UInt8Array, plan: Plan) -> None:
-        """Begin with a picture, uint8 `[H, W, 3]`; it is copied and may change afterwards."""
+    def submit(self, image: UInt8Array | ResidentImage, plan: Plan) -> None:
+        """Begin with a picture, uint8 `[H, W, 3]`; it is copied and may change afterwards.
+
+        One that lies on the device is not: it must stay as it is until `collect` returns.
+        """
+        if isinstance(image, ResidentImage):
+            self.submit_resident(image.pointer, plan)
+            return
         self._make_room(plan)
         source = self._staging["image"]
         staged = source.array[: image.size].reshape(image.shape)
@@ -137,11 +145,9 @@ class Lane:
 
     def close(self) -> None:
         """Free everything."""
-        self._drop()
-        for memory in self._staging.values():
-            memory.close()
+        staging = [memory.close for memory in self._staging.values()]
         self._staging.clear()
-        self.stream.close()
+        close_all(self.stream.synchronize, self._free, *staging, self.stream.close)
 
     @property
     def _frame(self) -> npt.NDArray[np.void]:
@@ -172,9 +178,10 @@ class Lane:
     def _make_room(self, plan: Plan) -> None:
         """Take more memory when the plan, or what was counted last time, needs it."""
         sizes = self.sizes.grown(plan)
-        if sizes != self.sizes or not self._memory:
+        if sizes != self.sizes or not self._ready:
             self._drop()
             self._take(sizes)
+            self._ready = True
 
     def _take(self, sizes: Sizes) -> None:
         lists = {
@@ -289,24 +296,27 @@ class Lane:
         if held is None or held.size < size:
             if held is not None:
                 self.stream.synchronize()  # it may still be copied from
+                del self._staging[name]
                 held.close()
             self._staging[name] = self.device.allocate_host(_power_of_two(max(size, 64)))
         return self._staging[name]
 
     def _drop(self) -> None:
         """Free what belongs to the present sizes."""
+        self._ready = False
         if self._memory:
             self.stream.synchronize()
-        if self._engines is not None:
-            self.networks.close_lane(self._engines)
-            self._engines = None
-        for graph in self._graphs.values():
-            graph.close()
-        for memory in self._memory.values():
-            memory.close()
+        self._free()
+
+    def _free(self) -> None:
+        self._plan = None
+        engines, self._engines = self._engines, None
+        held = [thing.close for thing in (*self._graphs.values(), *self._memory.values())]
         self._graphs.clear()
         self._memory.clear()
-        self._plan = None
+        if engines is not None:
+            held.insert(0, lambda: self.networks.close_lane(engines))
+        close_all(*held)
 
 
 def _faces(data: UInt8Array, size: int) -> npt.NDArray[np.void]:

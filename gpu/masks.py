@@ -6,7 +6,15 @@ import numpy as np
 import numpy.typing as npt
 
 from unface.errors import EngineError
-from unface.gpu.device import Device, Graph, HostMemory, Memory, Recorder, Stream
+from unface.gpu.device import (
+    Device,
+    Graph,
+    HostMemory,
+    Memory,
+    Recorder,
+    Stream,
+    close_all,
+)
 from unface.gpu.plan import CHANNELS, BeyondDevice
 from unface.gpu.tables import COVERING, MASK, MAX_TAPS
 from unface.mtcnn.network import UInt8Array
@@ -77,14 +85,11 @@ class Coverer:
 
     def close(self) -> None:
         """Free everything but the stream."""
-        self.stream.synchronize()
-        for graph in self._graphs.values():
-            graph.close()
-        for memory in (*self._memory.values(), *self._staging.values()):
-            memory.close()
+        parts = (*self._graphs.values(), *self._memory.values(), *self._staging.values())
         self._graphs.clear()
         self._memory.clear()
         self._staging.clear()
+        close_all(self.stream.synchronize, *(part.close for part in parts))
 
     def _launch(
         self,

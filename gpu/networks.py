@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from unface.gpu.device import Device, Memory, Recorder, Stream
+from unface.gpu.device import Device, Memory, Recorder, Stream, close_all
 from unface.gpu.tables import FEATURES
 from unface.gpu.weights import Arrays, pack_network
 
@@ -105,6 +105,5 @@ class KernelNetworks:
 
     def close(self) -> None:
         """Free the weights."""
-        for memory in self._memory:
-            memory.close()
-        self._memory.clear()
+        memory, self._memory = self._memory, []
+        close_all(*(part.close for part in memory))

@@ -31,7 +31,7 @@ MAY_USE: dict[str, set[str]] = {
     "engines": {"kernels", "mtcnn", "gpu"},
     "calibration": {"kernels", "mtcnn", "engines"},
     "server": {"v1", "kernels", "mtcnn", "anonymize", "engines", "calibration"},
-    "api": {"v1", "kernels", "mtcnn", "anonymize", "engines", "calibration", "server"},
+    "api": {"v1", "kernels", "mtcnn", "anonymize", "gpu", "engines", "calibration", "server"},
 }
 LIBRARIES: dict[str, set[str]] = {
     "v1": {"google", "grpc"},

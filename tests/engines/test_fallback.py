@@ -7,7 +7,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from failing_gpus import Simulated, Socket, eventually, needs_the_simulator
 from scenes import astronaut
 
 import unface
+from unface.anonymize import MaskOptions, plan_masks
 from unface.engines import cascades as cascades_module
 from unface.engines.cascades import Cascades
 from unface.engines.device import check_picture, read_weights
@@ -291,6 +292,118 @@ def test_what_is_no_picture_is_refused_and_the_gpu_stays(socket: Socket) -> None
         opened.detect_all([FACE, FACE[0]], OPTIONS)
     assert opened.serving.device
     assert opened.detect_all([], OPTIONS) == []
+    opened.close()
+
+
+class Array:
+    """As CuPy's: a picture on the simulated GPU."""
+
+    def __init__(self, image: Any) -> None:
+        self.memory = image.copy()
+        self.__cuda_array_interface__ = self.memory.__array_interface__
+
+
+def plan(faces: Faces) -> Any:
+    return plan_masks(faces.width, faces.height, faces.boxes, MaskOptions())
+
+
+def test_arrays_on_the_gpu_are_answered_by_it(socket: Socket, expected: Faces) -> None:
+    opened = with_gpu(socket)
+    array = Array(FACE)
+    faces = opened.detect(array, OPTIONS)
+    assert faces.backend == "cuda"
+    assert same(faces, expected)
+    answers = opened.detect_all([array, BLANK, FACE, Array(BLANK)], OPTIONS)
+    assert [(f.backend, len(f)) for f in answers] == [("cuda", n) for n in (1, 0, 1, 0)]
+    covered, found = opened.anonymize(array, OPTIONS, plan)
+    assert same(found, expected)
+    assert covered.shape == FACE.shape
+    assert (array.memory == FACE).all()
+    with pytest.raises(InvalidImage, match="shape"):
+        opened.detect(Array(FACE[0]), OPTIONS)
+    assert opened.serving.device
+    opened.close()
+
+
+def resident_calls(opened: Cascades) -> list[Callable[[], object]]:
+    """Return the calls that a GPU alone can answer."""
+    array = Array(FACE)
+    return [
+        lambda: opened.detect(array, OPTIONS),
+        lambda: opened.detect_all([array], OPTIONS),
+        lambda: opened.detect_all([FACE, BLANK, array], OPTIONS),
+        lambda: opened.anonymize(array, OPTIONS, plan),
+    ]
+
+
+@pytest.mark.parametrize("call", range(4))
+def test_an_array_on_a_gpu_that_fails_is_an_error_that_says_why(
+    socket: Socket, expected: Faces, call: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = with_gpu(socket, pauses=AT_ONCE)
+    socket.lost = True
+    for _ in range(3):
+        with pytest.raises(EngineError, match=r"lies on a GPU, and none serves: .*; for"):
+            resident_calls(opened)[call]()
+    assert len(errors(caplog)) == 1
+    assert same(opened.detect(FACE, OPTIONS), expected)
+    socket.lost = False
+    eventually(lambda: bool(opened.serving.device))
+    resident_calls(opened)[call]()
+    opened.close()
+    with pytest.raises(EngineError, match="none serves"):
+        resident_calls(opened)[call]()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_whatever_call_fails_an_array_on_the_gpu_is_never_answered_by_halves(
+    socket: Socket, expected: Faces
+) -> None:
+    array = Array(FACE)
+    opened = with_gpu(socket)
+    opening = len(socket.calls)
+    opened.anonymize(array, OPTIONS, plan)
+    calls = list(socket.calls)
+    for number in range(opening + 1, len(calls) + 1, 3):
+        socket.fail_at = number
+        failing = with_gpu(socket)
+        with pytest.raises(EngineError, match=rf"call {number} \({calls[number - 1]}\) failed"):
+            failing.anonymize(array, OPTIONS, plan)
+        assert same(failing.detect(FACE, OPTIONS), expected)
+        failing.close()
+    assert (array.memory == FACE).all()
+
+
+def test_an_array_on_a_gpu_where_only_the_cpu_serves_is_an_error(on_cpu: Cascades) -> None:
+    for call in resident_calls(on_cpu):
+        with pytest.raises(EngineError, match="none serves: device is cpu"):
+            call()
+
+
+def test_an_array_on_a_gpu_for_engines_that_only_the_cpu_has_is_an_error(socket: Socket) -> None:
+    opened, array = with_gpu(socket), Array(FACE)
+    mixed = DetectOptions(precision="mixed")
+    with pytest.raises(EngineError, match="mixed engines run on the CPU alone"):
+        opened.detect(array, mixed)
+    with pytest.raises(EngineError, match="mixed engines run on the CPU alone"):
+        opened.anonymize(array, mixed, plan)
+    assert opened.serving.device
+    opened.close()
+
+
+def test_an_array_beyond_the_gpu_is_an_error_and_the_gpu_stays(
+    socket: Socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened, wide = with_gpu(socket), Array(WIDE)
+    for call in (
+        lambda: opened.detect(wide, OPTIONS),
+        lambda: opened.detect_all([FACE, wide], OPTIONS),
+        lambda: opened.anonymize(wide, OPTIONS, plan),
+    ):
+        with pytest.raises(EngineError, match="65535 a side"):
+            call()
+    assert opened.serving.device
+    assert not errors(caplog)
     opened.close()
 
 

@@ -23,10 +23,10 @@
 using std::max;
 using std::min;
 
-struct uint2 {
+struct alignas(8) uint2 {
     uint32_t x, y;
 };
-struct float2 {
+struct alignas(8) float2 {
     float x, y;
 };
 struct coordinate {
@@ -125,12 +125,23 @@ static int barrier(int value)
     return any_before;
 }
 
+/* Sanitizers guard what lies between the arrays, so that it takes a function without them. */
+#ifdef __SANITIZE_ADDRESS__
+#define BYTE volatile char
+#else
+#define BYTE char
+#endif
+__attribute__((no_sanitize("address"))) static void spoil_shared()
+{
+    extern BYTE start_of_shared[] __asm__("__start_shared_memory") __attribute__((weak));
+    extern BYTE end_of_shared[] __asm__("__stop_shared_memory") __attribute__((weak));
+    for (BYTE *at = start_of_shared; at < end_of_shared; at++)
+        *at = (char)0xff;
+}
+
 static void run_block(int block, int threads)
 {
-    extern char start_of_shared[] __asm__("__start_shared_memory") __attribute__((weak));
-    extern char end_of_shared[] __asm__("__stop_shared_memory") __attribute__((weak));
-    if (start_of_shared)
-        memset(start_of_shared, 0xff, end_of_shared - start_of_shared);
+    spoil_shared();
     memset(warps, 0, sizeof warps);
     count = live = threads;
     arrived = round_ = any = 0;

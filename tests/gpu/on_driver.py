@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
+sys.path.append(str(Path(__file__).parent.parent))
 import numpy as np
 from scenes import astronaut
 from workbench import Image, weights
@@ -32,8 +32,6 @@ from unface.mtcnn import DetectOptions, Faces
 
 OPTIONS = DetectOptions(min_face=30, thresholds=(0.97, 0.95, 0.95))  # few crops, one face
 
-driver = ctypes.CDLL("libcuda.so.1")
-driver.fail_after.argtypes = driver.limit_memory.argtypes = [ctypes.c_long]
 NEVER, PLENTY = -1, 1 << 40
 
 
@@ -67,6 +65,10 @@ def outcome(opened: list[GpuCascade]) -> Any:
         return f"DeviceFailure: {error}"
     except Exception as error:  # noqa: BLE001 - which it is is what the test wants to know
         return f"{type(error).__name__}: {error}"
+
+
+def once() -> Any:
+    return outcome([])
 
 
 def calls() -> int:
@@ -175,10 +177,11 @@ def arrays() -> dict[str, Any]:
     shape = picture.shape
     wide = shape[1] * 3
     other = device.stream(urgent=False)
+    awaited = OnDevice(memory.pointer, shape, stream=other.handle)
     given = {
         "as it is": OnDevice(memory.pointer, shape),
         "strides": OnDevice(memory.pointer, shape, strides=(wide, 3, 1)),
-        "a stream": OnDevice(memory.pointer, shape, stream=other.handle),
+        "a stream": awaited,
         "gray": OnDevice(memory.pointer, shape[:2]),
         "four channels": OnDevice(memory.pointer, (20, 20, 4)),
         "empty": OnDevice(memory.pointer, (0, 20, 3)),
@@ -188,13 +191,23 @@ def arrays() -> dict[str, Any]:
     }
     found: dict[str, Any] = {}
     for name, image in given.items():
-        try:
-            found[name] = as_numbers(cascade.detect(image, OPTIONS))
-        except InvalidImage as error:
-            found[name] = str(error)
+        found[name] = what_comes_of(cascade, image)
+    for name, call in (("lost at once", 1), ("lost a little later", 2)):
+        driver.fail_after(call)
+        found[name] = what_comes_of(cascade, awaited)
+        driver.fail_after(NEVER)
     return found
 
 
+def what_comes_of(cascade: GpuCascade, image: Any) -> Any:
+    try:
+        return as_numbers(cascade.detect(image, OPTIONS))
+    except (InvalidImage, DeviceFailure) as error:
+        return f"{type(error).__name__}: {error}"
+
+
 if __name__ == "__main__":
+    driver = ctypes.CDLL("libcuda.so.1")
+    driver.fail_after.argtypes = driver.limit_memory.argtypes = [ctypes.c_long]
     function: Callable[..., Any] = globals()[sys.argv[1]]
     print(json.dumps(function(*map(int, sys.argv[2:]))))

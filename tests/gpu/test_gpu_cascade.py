@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -13,13 +12,12 @@ import pytest
 from deferred import LateDevice
 from scenes import astronaut, compose, crowd, iou
 from simulated import SimulatedDevice
-from workbench import Image, checkerboard, needs_simulator, noise, same, weights
+from workbench import Image, checkerboard, cpu_engines, needs_simulator, noise, same, weights
 
 from unface.engines.shelf import open_named
 from unface.errors import EngineError, InvalidImage
 from unface.gpu import lane as lane_module
 from unface.gpu.cascade import GpuCascade, to_faces
-from unface.gpu.engines import INPUT_SIDES, EngineNetworks
 from unface.gpu.lane import Lane, Sizes
 from unface.gpu.networks import KernelNetworks
 from unface.gpu.plan import BeyondDevice, plan_frame
@@ -380,36 +378,6 @@ def test_a_picture_on_the_device_has_the_faces_of_one_that_is_sent(
         assert lane.resident != memory.pointer
 
 
-class CpuEngine:
-    """A network of the CPU as an engine of the device, in batches of at most three."""
-
-    max_batch = 3
-
-    def __init__(self, device: SimulatedDevice, name: str, network: Any) -> None:
-        self.device, self.name, self.network = device, name, network
-
-    def context(self) -> CpuEngine:
-        return self
-
-    def enqueue(
-        self, stream_handle: int, batch: int, input_pointer: int, output_pointers: Mapping[str, int]
-    ) -> None:
-        assert batch <= self.max_batch
-        side = INPUT_SIDES[self.name]
-        pixels = (ctypes.c_uint8 * (batch * side * side * 3)).from_address(input_pointer)
-        images = np.frombuffer(pixels, np.uint8).reshape(batch, side, side, 3)
-
-        def run() -> None:
-            for output, values in self.network(images).items():
-                floats = np.ascontiguousarray(values, np.float32)
-                ctypes.memmove(output_pointers[output], floats.ctypes.data, floats.nbytes)
-
-        if stream_handle:
-            self.device.recording[stream_handle].append(run)
-        else:
-            run()
-
-
 @pytest.mark.parametrize("scene", ["several sizes", "close levels", "no face"])
 def test_engines_in_the_graph_give_what_the_cpu_gives(
     scene: str, cpu: Cascade, monkeypatch: pytest.MonkeyPatch
@@ -417,9 +385,7 @@ def test_engines_in_the_graph_give_what_the_cpu_gives(
     """The same networks, in float32: only the kernels around them differ."""
     monkeypatch.setattr(Sizes.__init__, "__defaults__", (*[0] * 7, 64, 32))
     device = SimulatedDevice(seed=2)
-    on_cpu = {name: getattr(cpu.networks, name) for name in INPUT_SIDES}
-    engines = {name: CpuEngine(device, name, network) for name, network in on_cpu.items()}
-    cascade = GpuCascade(device, EngineNetworks(device, engines, "tensorrt", "fp32"))
+    cascade = GpuCascade(device, cpu_engines(device, cpu.networks))
     options = SCENES[scene][1]
     faces = cascade.detect(picture(scene), options)
     assert_nearly_the_same(faces, cpu.detect(picture(scene), options), at_least=0.98)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import shutil
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -14,11 +16,13 @@ from simulated import Block, SimulatedDevice
 
 from unface.engines.native import Arrays, read_arrays
 from unface.engines.shelf import named_files
+from unface.gpu.engines import INPUT_SIDES, EngineNetworks
 from unface.gpu.lane import Lane
 from unface.gpu.networks import KernelNetworks
 from unface.gpu.plan import Plan, plan_frame
 from unface.gpu.tables import COUNTERS, LANE
 from unface.mtcnn.faces import Faces
+from unface.mtcnn.network import Networks
 from unface.mtcnn.options import DetectOptions
 
 needs_simulator = pytest.mark.skipif(
@@ -128,3 +132,39 @@ class Bench:
     def fill(self, name: str, records: Table) -> None:
         """Write records into a list."""
         self.table(name, records.dtype)[: len(records)] = records
+
+
+class CpuEngine:
+    """A network of the CPU as an engine of the device, in batches of at most three."""
+
+    max_batch = 3
+
+    def __init__(self, device: SimulatedDevice, name: str, network: Any) -> None:
+        self.device, self.name, self.network = device, name, network
+
+    def context(self) -> CpuEngine:
+        return self
+
+    def enqueue(
+        self, stream_handle: int, batch: int, input_pointer: int, output_pointers: Mapping[str, int]
+    ) -> None:
+        assert batch <= self.max_batch
+        side = INPUT_SIDES[self.name]
+        pixels = (ctypes.c_uint8 * (batch * side * side * 3)).from_address(input_pointer)
+        images = np.frombuffer(pixels, np.uint8).reshape(batch, side, side, 3)
+
+        def run() -> None:
+            for output, values in self.network(images).items():
+                floats = np.ascontiguousarray(values, np.float32)
+                ctypes.memmove(output_pointers[output], floats.ctypes.data, floats.nbytes)
+
+        if stream_handle:
+            self.device.recording[stream_handle].append(run)
+        else:
+            run()
+
+
+def cpu_engines(device: SimulatedDevice, networks: Networks) -> EngineNetworks:
+    """Return networks of the CPU as engines of a device."""
+    engines = {n: CpuEngine(device, n, getattr(networks, n)) for n in INPUT_SIDES}
+    return EngineNetworks(device, engines, "tensorrt", networks.precision)
