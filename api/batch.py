@@ -31,7 +31,7 @@ MASK_AND_OUTPUT = (
 
 MOST_AT_ONCE = 8  # pictures, beside a GPU: by then it is what the others wait for
 AHEAD = 2  # pictures a thread, so that none is idle while an earlier picture takes its time
-ENGINE_CHOICES = ("threads", "device", "precision", "engines", "allow_uncertified")
+ENGINE_CHOICES = ("threads", "device", "plans", "precision", "engines", "allow_uncertified")
 
 
 class Job(NamedTuple):
@@ -185,8 +185,8 @@ def open_finder(arguments: argparse.Namespace) -> Iterator[Client | Local]:
     if arguments.server is not None:
         if any(getattr(arguments, name) for name in ENGINE_CHOICES):
             raise InvalidOption(
-                "--threads, --device, --precision, --engines and --allow-uncertified are the "
-                "server's to choose: `unface serve`"
+                "--threads, --device, --plans, --precision, --engines and --allow-uncertified are "
+                "the server's to choose: `unface serve`"
             )
         from unface.client import Client
 

@@ -223,6 +223,9 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--wait", type=float, metavar="S", help="wait so long for the server")
     group.add_argument("--threads", type=int, help="CPU threads, without a server")
     group.add_argument("--device", help="auto (default), cpu or gpu, without a server")
+    group.add_argument(
+        "--plans", metavar="DIR", help="TensorRT plans for the GPU, DIR:PRECISION, without a server"
+    )
     group.add_argument("--precision", help="engines, without a server: fp32, int8, ...")
     group.add_argument("--engines", metavar="DIR", help="your own engines, without a server")
     group.add_argument(

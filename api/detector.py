@@ -31,7 +31,9 @@ class Detector:
     many CPU threads the detector uses (None: all cores this process may use). `device` "auto"
     uses a GPU that is there and finds what the CPU finds, "gpu" warns when there is none, "cpu"
     leaves it alone. The CPU takes over whenever the GPU fails; every answer names its `backend`.
-    `engines` is a folder of your own engines instead of those that ship.
+    `plans` is "FOLDER" or "FOLDER:PRECISION" of TensorRT plans (`make engines TARGET=tensorrt`),
+    which the GPU runs instead of unface's own kernels where they fit it. `engines` is a folder of
+    your own engines instead of those that ship.
 
     May be shared between threads: calls take turns. Raises `InvalidOption` for an option outside
     its range and `EngineError` when an engine is missing or damaged or, unless
@@ -50,6 +52,7 @@ class Detector:
         engines: str | os.PathLike[str] | None = None,
         allow_uncertified: bool = False,
         device: str = "auto",
+        plans: str | None = None,
     ) -> None:
         self.options = detect_options(profile, min_face, scale_factor, thresholds, precision)
         self._cascades = Cascades(
@@ -58,6 +61,7 @@ class Detector:
             None if engines is None else Path(engines),
             allow_uncertified=allow_uncertified,
             device=device,
+            plans=plans,
         )
         self._turn = threading.Lock()
 

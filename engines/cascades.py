@@ -49,8 +49,9 @@ class Cascades:
     `precision` serves the options that name none, and is opened on the CPU at once, also beside a
     GPU: the CPU takes over a call on which the GPU fails. `device` "auto" uses a GPU that is
     there, "gpu" says loudly when there is none and goes on looking for it, "cpu" leaves it alone.
-    FP32, FP16 and INT8 are all the GPU's FP16; other engines run on the CPU. For the other
-    arguments and what is raised see `unface.engines.open_networks`.
+    FP32, FP16 and INT8 are all the GPU's FP16; other engines run on the CPU. `plans` are TensorRT's
+    for the GPU (`unface.engines.device.open_cascade`). For the other arguments and what is raised
+    see `unface.engines.open_networks`.
 
     On the CPU one image is shared among all threads; of several, each thread takes one at a time,
     with a cascade of its own: the same number of threads works either way. Not thread-safe: one
@@ -65,10 +66,12 @@ class Cascades:
         *,
         allow_uncertified: bool = False,
         device: str = CPU,
+        plans: str | None = None,
         open_device: OpenDevice = open_first_gpu,
         pauses: Sequence[float] = PAUSES,
     ) -> None:
         check_device(device)
+        self._plans = plans
         self._precision = precision
         self._threads, self._folder = threads, folder
         self._allow_uncertified = allow_uncertified
@@ -160,7 +163,10 @@ class Cascades:
             log.log(logging.WARNING if wanted else logging.INFO, "the CPU serves: %s", self._no_gpu)
             return
         opener = partial(
-            open_cascade, folder=self._folder, allow_uncertified=self._allow_uncertified
+            open_cascade,
+            folder=self._folder,
+            allow_uncertified=self._allow_uncertified,
+            plans=self._plans,
         )
         self._gpu = Gpu(open_device, opener, wanted=wanted, pauses=pauses)
 

@@ -17,7 +17,7 @@ from unface.gpu.arrays import CudaArray, ResidentImage, view_resident
 from unface.gpu.device import Device, DeviceFailure, Graph, Recorder, Stream
 
 PATIENCE = 10.0  # seconds; the largest picture takes a fraction of one
-SPIN = 2e-4  # seconds
+SPIN, NAP = 1e-3, 5e-5  # seconds
 OLDEST_DRIVER = 13000  # as cuDriverGetVersion counts: CUDA 13.0, driver 580
 _resets: Counter[int] = Counter()  # of each GPU's context, by this process
 
@@ -195,7 +195,7 @@ class CudaStream:
         """See `unface.gpu.device.Stream`."""
         with self._device.work("the work cannot be recorded"):
             builder = self._stream.create_graph_builder()
-            builder.begin_building("thread_local")
+            builder.begin_building("relaxed")  # engines may take memory meanwhile
             work(CudaRecorder(self._device, builder))
             builder.end_building()
             return CudaGraph(self._device, builder, builder.complete())
@@ -222,8 +222,8 @@ class CudaStream:
                 waited = time.monotonic() - begin
                 if waited > PATIENCE:
                     raise DeviceFailure(f"it hangs for {PATIENCE:g} seconds")
-                if waited > SPIN:  # until then sleeping would take longer than the work
-                    time.sleep(SPIN / 4)
+                # At first sleeping would take longer than the work: let other threads go, no more.
+                time.sleep(0 if waited < SPIN else NAP)
 
     def close(self) -> None:
         """See `unface.gpu.device.Stream`."""

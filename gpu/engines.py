@@ -1,7 +1,7 @@
 """The three networks as engines, such as TensorRT's, in a lane's graph.
 
-Engines run in batches of fixed size, whatever the device counted: all pages of the canvas, and as many
-crops as a list has room for. The rest is the kernels'.
+Engines run in batches of fixed size, whatever the device counted: all pages of the canvas, and as
+many crops as a list has room for. The rest is the kernels'.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class EngineNetworks:
     def open_lane(
         self, stream: Stream, memory: Mapping[str, int], sizes: Mapping[str, int]
     ) -> LaneEngines:
-        """See `DeviceNetworks`. Runs each engine once: what a first run plans cannot be recorded."""
+        """See `DeviceNetworks`. Each engine runs once: what a first run plans is not to record."""
         lane = LaneEngines(
             {name: engine.context() for name, engine in self._engines.items()},
             memory,

@@ -79,6 +79,7 @@ def open_cascade(config: ServerConfig) -> Detector:
         None if config.engines is None else Path(config.engines),
         allow_uncertified=config.allow_uncertified,
         device=config.device,
+        plans=config.plans,
     )
 
 

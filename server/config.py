@@ -24,6 +24,7 @@ class ServerConfig:
     port: int = _option(50051, "port to listen on; 0 takes a free one")
     threads: int | None = _option(None, "CPU threads of one detection; default: all cores")
     device: str = _option("auto", "auto: a GPU if there is one; gpu: warn without one; or cpu")
+    plans: str | None = _option(None, "folder[:precision] of TensorRT plans for the GPU")
     precision: str = _option("fp32", "engines of calls whose profile names none: fp32 or int8")
     engines: str | None = _option(None, "folder of your own engines; default: those that ship")
     allow_uncertified: bool = _option(False, "use engines that have not passed the gate")
@@ -69,7 +70,7 @@ def address(host: str, port: int) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each field, such as `--queue-size`."""
-    words = ("host", "device", "precision", "engines")
+    words = ("host", "device", "precision", "engines", "plans")
     kinds = {**dict.fromkeys(words, str), "grace_seconds": float}
     for option in fields(ServerConfig):
         flag = "--" + option.name.replace("_", "-")
