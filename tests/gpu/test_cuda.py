@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,23 +20,15 @@ from workbench import needs_simulator
 from unface.gpu.cuda import open_cuda
 from unface.gpu.device import DeviceFailure
 
-pytest.importorskip("cuda.core", reason="cuda-core comes with unface[gpu]")
-pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC comes with unface[gpu]")
 pytestmark = needs_simulator
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environment(kernel_cache: Path) -> dict[str, str]:
     """Of a process that has the driver, and kernels that were compiled without it."""
-    from unface.gpu.program import compile_kernels
-
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder))
-        compile_kernels("sm_90")
     return {
         **os.environ,
-        "XDG_CACHE_HOME": str(folder),
+        "XDG_CACHE_HOME": str(kernel_cache),
         "LD_LIBRARY_PATH": str(driver_folder()),
     }
 

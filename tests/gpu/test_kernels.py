@@ -17,6 +17,7 @@ from workbench import Bench, Image, Table, checkerboard, needs_simulator, noise,
 
 from unface.gpu.plan import Plan
 from unface.gpu.tables import CANDIDATE, FRAME, HIT, LEVEL, SQUARE
+from unface.kernels.library import instruction_set
 from unface.mtcnn.canvas import plan_pages
 from unface.mtcnn.cascade import input_squares
 from unface.mtcnn.crops import crop_squares
@@ -41,6 +42,7 @@ PICTURES: dict[str, Callable[[], Image]] = {
     "one column": lambda: noise(1, 67),
     "white": lambda: np.full((40, 31, 3), 255, np.uint8),
 }
+LARGE = {"large": lambda: noise(1101, 403)}  # six halvings, the last ones by one block
 # What a sum comes to depends on its order by some 1e-6; where that decides how a half is rounded,
 # by a part in 2048 of a value of up to 16.
 ROUNDED = 0.02
@@ -55,7 +57,7 @@ def bench() -> Bench:
 
 
 def picture(name: str) -> Image:
-    return np.ascontiguousarray(PICTURES[name]())
+    return np.ascontiguousarray({**PICTURES, **LARGE}[name]())
 
 
 @cache
@@ -69,11 +71,11 @@ def levels_of(plan: Plan) -> tuple[Level, ...]:
 
 
 def assert_nearly_equal(given: Image, wanted: Image) -> None:
-    """Within one grey level, and that seldom: a mean that lies between two is rounded."""
+    """Within one grey level, and that hardly ever: OpenCV rounds otherwise than the core."""
     assert given.shape == wanted.shape
     difference = np.abs(given.astype(int) - wanted)
     assert difference.max(initial=0) <= 1
-    assert difference.mean() <= 0.03
+    assert difference.sum() <= (1e-4 if instruction_set() != "none" else 0.03) * given.size + 1
 
 
 def regions(bench: Bench, plan: Plan) -> list[tuple[int, int, int, Image]]:
@@ -88,7 +90,7 @@ def regions(bench: Bench, plan: Plan) -> list[tuple[int, int, int, Image]]:
     return found
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", [*PICTURES, *LARGE])
 def test_halvings_are_those_of_the_cpu(name: str, bench: Bench) -> None:
     plan = bench.load(picture(name), ALL)
     bench.run("halve", "halve_rest")
@@ -101,7 +103,7 @@ def test_halvings_are_those_of_the_cpu(name: str, bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("pages", [False, True], ids=["whole levels", "pages"])
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", [*PICTURES, *LARGE])
 def test_the_canvas_holds_the_levels_of_the_cpu(name: str, pages: bool, bench: Bench) -> None:
     plan = bench.load(picture(name), ALL, pages=pages)
     bench.bytes("canvas")[:] = 77

@@ -85,6 +85,7 @@ class Bench:
         self.device = SimulatedDevice(seed)
         self.lane = Lane(self.device, KernelNetworks(self.device, weights()), urgent=True)
         self.lane.stream.replay = lambda graph: None
+        self.answers: list[Block] = []
 
     def load(self, image: Image, options: DetectOptions, *, pages: bool = False) -> Plan:
         """Bring a picture and the tables of its plan onto the device."""
