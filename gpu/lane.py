@@ -52,8 +52,8 @@ class Sizes:
     levels: int = 0
     tiles: int = 0
     patches: int = 0
-    hits: int = FIRST_HITS
-    candidates: int = FIRST_CANDIDATES
+    hits: int = 0
+    candidates: int = 0
 
     def grown(self, plan: Plan) -> Sizes:
         """Return room for a plan too, in powers of two, so that few buckets serve all pictures."""
@@ -71,6 +71,15 @@ class Sizes:
         pairs = zip(astuple(self), astuple(wanted), strict=True)
         return Sizes(*(have if want <= have else _power_of_two(want) for have, want in pairs))
 
+    def beyond(self, limit: Sizes) -> bool:
+        """Return whether pictures or lists are larger than another's."""
+        return (
+            self.image > limit.image or self.hits > limit.hits or self.candidates > limit.candidates
+        )
+
+
+KEPT = Sizes(image=1 << 26, hits=1 << 20, candidates=1 << 14)  # what a lane holds on to
+
 
 class Lane:
     """One picture at a time; several lanes have several under way. Not thread-safe.
@@ -83,7 +92,7 @@ class Lane:
         self, device: Device, networks: DeviceNetworks, *, urgent: bool, team: Team = ALONE
     ) -> None:
         self.device, self.networks, self._team = device, networks, team
-        self.sizes = Sizes()
+        self.sizes = _first_sizes()
         self._ready = False  # whether all that `sizes` ask for is there
         self.stream = device.stream(urgent=urgent)
         self._memory: dict[str, Memory] = {}
@@ -176,8 +185,12 @@ class Lane:
         self.stream.copy(result.pointer, self._memory["result"].pointer, RESULT_BYTES)
 
     def _make_room(self, plan: Plan) -> None:
-        """Take more memory when the plan, or what was counted last time, needs it."""
-        sizes = self.sizes.grown(plan)
+        """Take more memory when the plan, or what was counted last time, needs it.
+
+        What one huge or crowded picture needed is let go of with the next.
+        """
+        needed_last = self._ready and self.sizes.beyond(KEPT)
+        sizes = (_first_sizes() if needed_last else self.sizes).grown(plan)
         if sizes != self.sizes or not self._ready:
             self._drop()
             self._take(sizes)
@@ -222,18 +235,9 @@ class Lane:
     def _write_table(self) -> None:
         at = {name: memory.pointer for name, memory in self._memory.items()}
         table = self._table
-        for name in (
-            "frame",
-            "levels",
-            "tiles",
-            "patches",
-            "canvas",
-            "logits",
-            "hits",
-            "landmarks",
-        ):
+        for name in ("frame", "levels", "tiles", "patches", "canvas", "logits", "hits"):
             table[name] = at[name]
-        table["rivals"] = at["rivals"]
+        table["landmarks"], table["rivals"] = at["landmarks"], at["rivals"]
         for name in ("squares", "candidates", "features", "outputs"):
             places = [at.get(f"{name}{n}", 0) for n in range(len(table[name]))]
             table[name] = places
@@ -317,6 +321,10 @@ class Lane:
         if engines is not None:
             held.insert(0, lambda: self.networks.close_lane(engines))
         close_all(*held)
+
+
+def _first_sizes() -> Sizes:
+    return Sizes(hits=FIRST_HITS, candidates=FIRST_CANDIDATES)
 
 
 def _faces(data: UInt8Array, size: int) -> npt.NDArray[np.void]:

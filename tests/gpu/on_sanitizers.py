@@ -21,7 +21,7 @@ from workbench import Image, cpu_engines, noise, weights
 
 from unface.anonymize import MaskOptions, plan_masks
 from unface.engines.shelf import open_named
-from unface.gpu import masks
+from unface.gpu import lane, masks
 from unface.gpu.cascade import GpuCascade
 from unface.gpu.lane import Sizes
 from unface.gpu.networks import KernelNetworks
@@ -90,7 +90,7 @@ def masks_of(options: MaskOptions, faces: Faces) -> masks.Masks:
 
 def main() -> None:
     Sizes.grown = exact  # type: ignore[method-assign]
-    Sizes.__init__.__defaults__ = (*[0] * 7, 8, 32)  # type: ignore[misc]
+    lane.FIRST_HITS, lane.FIRST_CANDIDATES = 8, 32
     device = SimulatedDevice(seed=3, flags=FLAGS)
     cascade = GpuCascade(device, KernelNetworks(device, weights()), lanes=2)
     small = DetectOptions(min_face=24)

@@ -138,6 +138,7 @@ def test_a_number_that_no_gpu_has_is_named(ordinal: int, environment: dict[str, 
 
 
 def test_a_machine_without_a_driver_is_told_so() -> None:
+    pytest.importorskip("cuda.core", reason="cuda-core comes with unface[gpu]")
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:

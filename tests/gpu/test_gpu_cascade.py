@@ -18,7 +18,7 @@ from unface.engines.shelf import open_named
 from unface.errors import EngineError, InvalidImage
 from unface.gpu import lane as lane_module
 from unface.gpu.cascade import GpuCascade, to_faces
-from unface.gpu.lane import Lane, Sizes
+from unface.gpu.lane import Lane
 from unface.gpu.networks import KernelNetworks
 from unface.gpu.plan import BeyondDevice, plan_frame
 from unface.mtcnn import Cascade, DetectOptions, Faces
@@ -164,7 +164,8 @@ def test_an_urgent_picture_gets_its_own_faces_while_others_are_under_way() -> No
 
 def test_a_device_that_is_late_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is staged for a copy may not change before the copy is done, nor be freed."""
-    monkeypatch.setattr(Sizes.__init__, "__defaults__", (*[0] * 7, 4, 32))
+    monkeypatch.setattr("unface.gpu.lane.FIRST_HITS", 4)
+    monkeypatch.setattr("unface.gpu.lane.FIRST_CANDIDATES", 32)
     cascade = gpu(LateDevice())
     for name in ("close levels", "odd size", "close levels"):
         options = SCENES[name][1]
@@ -203,7 +204,8 @@ def test_lists_that_are_too_short_grow_and_nothing_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scene = "close levels"  # all lists are used
-    monkeypatch.setattr(Sizes.__init__, "__defaults__", (*[0] * 7, 4, 32))
+    monkeypatch.setattr("unface.gpu.lane.FIRST_HITS", 4)
+    monkeypatch.setattr("unface.gpu.lane.FIRST_CANDIDATES", 32)
     cascade = gpu(SimulatedDevice(seed=6))
     options = SCENES[scene][1]
     assert (cascade.urgent.sizes.hits, cascade.urgent.sizes.candidates) == (4, 32)
@@ -252,7 +254,8 @@ def test_places_in_the_largest_pyramid_fit_32_bits() -> None:
 def test_more_candidates_than_a_list_holds_are_beyond_the_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Sizes.__init__, "__defaults__", (*[0] * 7, 32, 32))
+    monkeypatch.setattr("unface.gpu.lane.FIRST_HITS", 32)
+    monkeypatch.setattr("unface.gpu.lane.FIRST_CANDIDATES", 32)
     monkeypatch.setattr(lane_module, "MOST_CANDIDATES", 64)
     cascade = gpu()
     for _ in range(2):
@@ -346,7 +349,8 @@ HOSTILE: dict[str, tuple[Image, DetectOptions]] = {
 def test_a_picture_that_fires_many_cells_is_no_more_than_work(
     name: str, cpu: Cascade, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Sizes.__init__, "__defaults__", (*[0] * 7, 8, 32))
+    monkeypatch.setattr("unface.gpu.lane.FIRST_HITS", 8)
+    monkeypatch.setattr("unface.gpu.lane.FIRST_CANDIDATES", 32)
     image, options = HOSTILE[name]
     faces, again = (gpu(SimulatedDevice(seed)).detect(image, options) for seed in (0, 9))
     assert same(faces, again)
@@ -383,7 +387,8 @@ def test_engines_in_the_graph_give_what_the_cpu_gives(
     scene: str, cpu: Cascade, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same networks, in float32: only the kernels around them differ."""
-    monkeypatch.setattr(Sizes.__init__, "__defaults__", (*[0] * 7, 64, 32))
+    monkeypatch.setattr("unface.gpu.lane.FIRST_HITS", 64)
+    monkeypatch.setattr("unface.gpu.lane.FIRST_CANDIDATES", 32)
     device = SimulatedDevice(seed=2)
     cascade = GpuCascade(device, cpu_engines(device, cpu.networks))
     options = SCENES[scene][1]

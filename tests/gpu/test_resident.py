@@ -22,7 +22,6 @@ from unface.errors import InvalidImage
 from unface.gpu.arrays import CudaArray, DeviceImage, is_resident
 from unface.gpu.cascade import GpuCascade
 from unface.gpu.device import DeviceFailure
-from unface.gpu.lane import Sizes
 from unface.gpu.masks import Masks
 from unface.gpu.networks import KernelNetworks
 from unface.gpu.plan import BeyondDevice
@@ -133,12 +132,14 @@ def test_an_array_stays_until_its_faces_are_there() -> None:
 
 def test_a_list_that_was_too_short_is_made_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = gpu(SimulatedDevice()).detect(portrait(), OPTIONS)
-    monkeypatch.setattr(Sizes.__init__, "__defaults__", (*[0] * 7, 8, 32))
+    monkeypatch.setattr("unface.gpu.lane.FIRST_HITS", 8)
+    monkeypatch.setattr("unface.gpu.lane.FIRST_CANDIDATES", 32)
     cascade = gpu(SimulatedDevice())
     array = Array(cascade.device, portrait())
     assert same(cascade.detect(array, OPTIONS), expected)
     assert cascade.urgent.sizes.hits > 8
-    monkeypatch.setattr(Sizes.__init__, "__defaults__", (*[0] * 7, 8, 32))
+    monkeypatch.setattr("unface.gpu.lane.FIRST_HITS", 8)
+    monkeypatch.setattr("unface.gpu.lane.FIRST_CANDIDATES", 32)
     fresh = gpu(SimulatedDevice())
     covered, faces = fresh.anonymize_array(Array(fresh.device, portrait()), OPTIONS, cover)
     assert same(faces, expected)
