@@ -133,7 +133,7 @@ class CudaMemory:
         from cuda.bindings import driver
 
         self._device, self.size = device, size
-        with device.work(f"{size / 2**20:.0f} MiB of GPU memory cannot be had"):
+        with device.work(f"{size / 2**20:.3g} MiB of GPU memory cannot be had"):
             self.pointer = int(_checked(driver.cuMemAlloc(size)))
         self._resets = _resets[device._ordinal]
 
@@ -154,7 +154,7 @@ class PinnedMemory:
         from cuda.bindings import driver
 
         self._device, self.size = device, size
-        with device.work(f"{size / 2**20:.0f} MiB of pinned memory cannot be had"):
+        with device.work(f"{size / 2**20:.3g} MiB of pinned memory cannot be had"):
             self.pointer = int(_checked(driver.cuMemHostAlloc(size, 0)))
         self.array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self.pointer))
 

@@ -78,7 +78,7 @@ class Sizes:
         )
 
 
-KEPT = Sizes(image=1 << 26, hits=1 << 20, candidates=1 << 14)  # what a lane holds on to
+KEPT = Sizes(image=1 << 28, hits=1 << 20, candidates=1 << 14)  # what a lane holds on to
 
 
 class Lane:

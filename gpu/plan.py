@@ -152,7 +152,7 @@ def _patches(tiles: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
 
 def _halvings(width: int, height: int, table: npt.NDArray[np.void]) -> list[tuple[int, int]]:
     """Return the sizes of the image and of its halvings that levels or crops are taken from."""
-    largest_crop = 2 * max(width, height)  # regression can grow a box beyond the image
+    largest_crop = 8 * max(width, height)  # regression can grow a box beyond the image
     wanted = max(
         int(table["source"].max(initial=0)), int(math.log2(max(1, largest_crop / R_NET_SIZE)))
     )

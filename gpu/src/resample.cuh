@@ -1,5 +1,6 @@
 /* Pixels between pixels, in the whole numbers of the CPU's core (`kernels/src/resample.c`), so that both
- * give the same bytes: weights of 16 bits along rows, then along columns. */
+ * give the same bytes: weights of 16 bits along rows, then along columns. (At some odd sizes one byte in
+ * 100,000 is off by one: a weight comes from floats here, from doubles there.) */
 #pragma once
 #include "tables.cuh"
 

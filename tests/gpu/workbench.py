@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scenes import iou
 from simulated import Block, SimulatedDevice
 
 from unface.engines.native import Arrays, read_arrays
@@ -54,6 +55,21 @@ def same(a: Faces, b: Faces) -> bool:
         np.array_equal(getattr(a, name), getattr(b, name))
         for name in ("boxes", "scores", "landmarks")
     )
+
+
+def assert_nearly_the_same(faces: Faces, expected: Faces, at_least: float = 0.95) -> None:
+    """Hold faces to those of another cascade: boxes, scores and landmarks, in any order."""
+    assert len(faces) == len(expected)
+    if not len(expected):
+        return
+    overlap = iou(expected.boxes, faces.boxes)
+    match = overlap.argmax(axis=1)
+    assert sorted(match) == list(range(len(faces)))
+    assert overlap.max(axis=1).min() > at_least
+    np.testing.assert_allclose(faces.scores[match], expected.scores, rtol=0, atol=0.01)
+    widths = expected.boxes[:, 2] - expected.boxes[:, 0]
+    moved = np.abs(faces.landmarks[match] - expected.landmarks).max(axis=(1, 2))
+    assert (moved / widths).max() < 0.02
 
 
 class Launch(NamedTuple):
