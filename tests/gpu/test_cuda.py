@@ -64,7 +64,7 @@ def test_through_cuda_core_it_finds_what_the_simulator_finds(
     assert_expected(on(environment, "once"))
 
 
-@pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [29, pytest.param(4, marks=pytest.mark.slow)])
 def test_whichever_call_of_the_driver_fails_it_is_a_device_failure_and_passes(
     step: int, environment: dict[str, str]
 ) -> None:
