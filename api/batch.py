@@ -147,7 +147,7 @@ def _at_once(arguments: argparse.Namespace, finder: Client | Local) -> int:
     """Return how many pictures to have under way: the CPU's engines use all cores for one."""
     if arguments.server is not None or not cast("Local", finder).detector.device:
         return 1
-    from unface.engines.shelf import cores
+    from unface.mtcnn.team import cores
 
     return min(arguments.threads or cores(), MOST_AT_ONCE)
 

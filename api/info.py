@@ -33,8 +33,9 @@ def _local_facts(arguments: argparse.Namespace) -> dict[str, Any]:
     from unface.anonymize import FORMATS, Limits
     from unface.batch import engine_choices
     from unface.detector import Detector
-    from unface.engines.shelf import cores, read_shelf
+    from unface.engines.shelf import read_shelf
     from unface.kernels.library import instruction_set
+    from unface.mtcnn.team import cores
 
     detector = Detector(**engine_choices(arguments))
     shelf = read_shelf(Path(arguments.engines) if arguments.engines else None)

@@ -39,11 +39,12 @@ from unface.calibration.rewrite import (
 from unface.calibration.samples import SHAPES
 from unface.calibration.tflite_writer import _Tensor, _Writer
 from unface.calibration.weights import int8_weights
-from unface.engines.shelf import NETWORKS, cores, open_named
+from unface.engines.shelf import NETWORKS, open_named
 from unface.engines.tflite import TfliteNetwork
 from unface.mtcnn.canvas import plan_pages
 from unface.mtcnn.network import FloatArray, Networks, UInt8Array
 from unface.mtcnn.pyramid import pyramid_levels
+from unface.mtcnn.team import cores
 
 RESULTS = Path(__file__).parent / "results/forms.json"
 PRECISIONS = ("fp32", "int8")

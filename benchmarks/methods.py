@@ -22,9 +22,10 @@ from unface.calibration.calibrate import calibrate
 from unface.calibration.rewrite import Trained, read_trained
 from unface.calibration.samples import Samples, read_samples
 from unface.calibration.weights import int8_weights
-from unface.engines.shelf import BATCHES, NETWORKS, cores, open_networks
+from unface.engines.shelf import BATCHES, NETWORKS, open_networks
 from unface.engines.tflite import TfliteNetwork
 from unface.mtcnn.network import FloatArray
+from unface.mtcnn.team import cores
 
 RESULTS = Path(__file__).parent / "results" / "methods.json"
 NEAR = -2.0

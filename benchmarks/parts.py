@@ -16,11 +16,12 @@ import numpy as np
 from benchmarks.machine import describe
 from benchmarks.pictures import compose
 from benchmarks.rules import level_from_full_image
-from unface.engines.shelf import cores, read_shelf
+from unface.engines.shelf import read_shelf
 from unface.engines.tflite import TfliteNetwork
 from unface.local import default
 from unface.mtcnn.canvas import PAGE_SIDE, plan_pages
 from unface.mtcnn.pyramid import Mipmap, pyramid_levels
+from unface.mtcnn.team import cores
 
 ROUNDS = 9
 PRECISIONS = ("fp32", "int8")

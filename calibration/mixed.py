@@ -25,10 +25,11 @@ from unface.calibration.rewrite import Trained
 from unface.calibration.samples import Samples, read_samples
 from unface.calibration.scenes import labelled_scenes
 from unface.calibration.weights import int8_weights
-from unface.engines.shelf import BATCHES, NETWORKS, cores, open_named
+from unface.engines.shelf import BATCHES, NETWORKS, open_named
 from unface.engines.tflite import TfliteNetwork
 from unface.errors import UnfaceError
 from unface.mtcnn.network import Networks, UInt8Array
+from unface.mtcnn.team import cores
 
 NEAR = -2.0  # logits below are background whatever INT8 does to them
 SAMPLES = {"pnet": 60, "rnet": 1500, "onet": 600}

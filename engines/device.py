@@ -79,12 +79,12 @@ def open_cascade(
     `EngineError` for engines that are damaged or not certified; the device is closed then.
     """
     with ExitStack() as undo:
-        undo.callback(_discard, device)
+        undo.callback(discard, device)
         networks = open_device_networks(device, folder, plans, allow_uncertified=allow_uncertified)
-        undo.callback(_discard, networks)
+        undo.callback(discard, networks)
         cascade = GpuCascade(device, networks)
         undo.pop_all()
-        undo.callback(discard_cascade, cascade)
+        undo.callback(discard, cascade)
         picture = check_picture()
         check_faces(cascade.detect(picture), _cpu_faces(picture, folder))
         undo.pop_all()
@@ -165,12 +165,8 @@ def check_faces(found: Faces, expected: Faces) -> None:
             )
 
 
-def discard_cascade(cascade: GpuCascade) -> None:
+def discard(thing: _Closable) -> None:
     """Close what may be broken; that it cannot be closed is logged and nothing more."""
-    _discard(cascade)
-
-
-def _discard(thing: _Closable) -> None:
     try:
         thing.close()
     except Exception as error:  # noqa: BLE001 - it is given up in any case

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from unface.engines.device import OpenDevice, discard_cascade
+from unface.engines.device import OpenDevice, discard
 from unface.errors import EngineError, InvalidImage, InvalidOption
 from unface.gpu.cascade import GpuCascade
 from unface.gpu.device import Device
@@ -78,7 +78,7 @@ class Gpu:
         with self._handing:
             cascade, self.cascade = self.cascade, None
         if cascade is not None:
-            discard_cascade(cascade)
+            discard(cascade)
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
 
@@ -123,7 +123,7 @@ class Gpu:
 
     def _bring_back(self, failed: GpuCascade | None) -> None:
         if failed is not None:
-            discard_cascade(failed)  # here, because a lost device may take its time
+            discard(failed)  # here, because a lost device may take its time
         while not self._closed.wait(self._next_pause()):
             if (cascade := self._opened_again()) is not None:
                 self._hand_over(cascade)
@@ -149,7 +149,7 @@ class Gpu:
             if not closed:
                 self.cascade, self._since = cascade, self._clock()
         if closed:
-            discard_cascade(cascade)
+            discard(cascade)
             return
         log.warning("THE GPU IS BACK and serves: %s", cascade.device.name)
         self.changed()

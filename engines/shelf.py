@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,14 +17,13 @@ from unface.engines.tflite import TfliteNetwork
 from unface.errors import EngineError, InvalidOption
 from unface.kernels.library import instruction_set
 from unface.mtcnn.network import Network, Networks
-from unface.mtcnn.team import Team
+from unface.mtcnn.team import MAX_THREADS, Team, cores
 
 if TYPE_CHECKING:  # Python 3.10 has it elsewhere than 3.11
     from importlib.abc import Traversable
 
 NETWORKS = ("pnet", "rnet", "onet")
 BATCHES = {"pnet": (1,), "rnet": (4, 32), "onet": (1, 8)}  # measured: docs/performance.md
-MAX_THREADS = 64
 MANIFEST = "manifest.json"
 NATIVE, TFLITE = RUNTIMES = ("native", "tflite")  # the compiled core, LiteRT
 
@@ -182,13 +180,6 @@ def parse_spec(spec: str) -> tuple[Path | None, str, str | None]:
     folder, _, engines = spec.rpartition(":")
     precision, _, runtime = engines.partition(".")
     return (Path(folder) if folder else None), precision, runtime or None
-
-
-def cores() -> int:
-    """Return how many CPU cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
-    return min(os.cpu_count() or 1, MAX_THREADS)
 
 
 def _load(shelf: Shelf, precision: str, runtime: str, threads: int | None) -> Networks:

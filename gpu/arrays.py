@@ -10,10 +10,10 @@ from typing import Any, Protocol, TypeGuard
 
 from unface.errors import InvalidImage
 from unface.gpu.device import DeviceFailure, Memory
+from unface.gpu.plan import CHANNELS
 from unface.mtcnn.network import UInt8Array
 
 _CUDA = 2  # kDLCUDA, DLPack's dlpack.h
-CHANNELS = 3
 
 
 class CudaArray(Protocol):

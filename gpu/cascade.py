@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar, cast
@@ -21,7 +20,7 @@ from unface.mtcnn.cascade import check_image
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import DetectOptions
-from unface.mtcnn.team import Team
+from unface.mtcnn.team import Team, cores
 
 BULK_LANES = 6  # pictures under way at once, beside an urgent one
 COPIERS = 4  # threads that copy a picture into pinned memory; then memory is the limit
@@ -40,7 +39,7 @@ class GpuCascade:
 
     def __init__(self, device: Device, networks: DeviceNetworks, lanes: int = BULK_LANES) -> None:
         self.device, self.networks = device, networks
-        self._team = Team(min(COPIERS, _cores()))
+        self._team = Team(min(COPIERS, cores()))
         self.urgent = Lane(device, networks, urgent=True, team=self._team)
         self._bulk: list[Lane] = []
         self._lanes = lanes
@@ -211,13 +210,6 @@ class GpuCascade:
         if lane not in self._coverers:
             self._coverers[lane] = Coverer(self.device, lane.stream, self._team)
         return self._coverers[lane]
-
-
-def _cores() -> int:
-    """Return how many CPU cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def to_faces(found: npt.NDArray[np.void], plan: Plan, networks: DeviceNetworks) -> Faces:

@@ -206,13 +206,6 @@ class CudaStream:
         with self._device.work("a graph cannot be launched"):
             graph.graph.launch(self._stream)
 
-    def wait_for(self, other: int) -> None:
-        """See `unface.gpu.device.Stream`."""
-        from cuda.core import Stream as CoreStream
-
-        with self._device.work("streams cannot be ordered"):
-            self._stream.wait(CoreStream.from_handle(other))
-
     def synchronize(self) -> None:
         """See `unface.gpu.device.Stream`. A GPU that hangs is given up after `PATIENCE`."""
         with self._device.work("the GPU did not finish its work"):

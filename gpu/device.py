@@ -78,10 +78,6 @@ class Stream(Protocol):
         """Run a graph; returns before it is done."""
         ...
 
-    def wait_for(self, other: int) -> None:
-        """Let what follows begin after what another stream, by its handle, has to do now."""
-        ...
-
     def synchronize(self) -> None:
         """Wait until everything is done; raises what went wrong on the way."""
         ...

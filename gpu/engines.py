@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from unface.gpu.device import Device, Recorder, Stream
+from unface.gpu.plan import CHANNELS
 from unface.mtcnn.canvas import PAGE_SIDE, cells
 from unface.mtcnn.cascade import O_NET_SIZE, R_NET_SIZE
 
-CHANNELS = 3
 FLOAT = 4  # bytes
 PAGE_CELLS = cells(PAGE_SIDE) ** 2
 OUTPUTS = {"logit": 1, "box": 4, "landmarks": 10}  # floats a cell or crop

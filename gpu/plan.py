@@ -24,7 +24,7 @@ from unface.mtcnn.canvas import PAGE_SIDE, cells, plan_pages
 from unface.mtcnn.cascade import CROP_OFFSET, R_NET_SIZE
 from unface.mtcnn.options import DetectOptions
 from unface.mtcnn.proposals import levels_overlap, logit_from_probability
-from unface.mtcnn.pyramid import Level, pyramid_levels
+from unface.mtcnn.pyramid import Level, half_size, pyramid_levels
 
 MAX_SIDE = 65535  # pixels: places in an image, times its size, fit 32 bits
 CHANNELS = 3
@@ -106,11 +106,10 @@ def _level_table(levels: Sequence[Level], width: int, height: int) -> npt.NDArra
     first = 0
     for index, level in enumerate(levels):
         columns, rows = cells(level.width), cells(level.height)
-        source = max(0, math.floor(-math.log2(level.scale)))  # as Mipmap.source
         steps = (width / level.width, height / level.height)
         # Beyond 32 bits the plan is refused; until then the number may be anything.
         place = first & 0x7FFFFFFF
-        table[index] = (level.width, level.height, columns, rows, source, place, *steps)
+        table[index] = (level.width, level.height, columns, rows, level.halvings, place, *steps)
         first += columns * rows
     return table
 
@@ -158,7 +157,7 @@ def _halvings(width: int, height: int, table: npt.NDArray[np.void]) -> list[tupl
     )
     sizes = [(width, height)]
     while len(sizes) <= wanted and len(sizes) < HALVINGS and sizes[-1] != (1, 1):
-        sizes.append((max(1, (sizes[-1][0] + 1) // 2), max(1, (sizes[-1][1] + 1) // 2)))
+        sizes.append(half_size(*sizes[-1]))
     return sizes
 
 

@@ -25,6 +25,16 @@ class Level:
     width: int
     height: int
 
+    @property
+    def halvings(self) -> int:
+        """How often the image is halved before it is resized to this level."""
+        return max(0, math.floor(-math.log2(self.scale)))
+
+
+def half_size(width: int, height: int) -> tuple[int, int]:
+    """Return the size of an image halved once, rounded up."""
+    return max(1, (width + 1) // 2), max(1, (height + 1) // 2)
+
 
 def pyramid_levels(width: int, height: int, min_face: float, scale_factor: float) -> list[Level]:
     """Return the levels of an image of `width` x `height` pixels, the largest first.
@@ -70,8 +80,7 @@ class Mipmap:
         """Return the image halved so many times (sizes rounded up), uint8 `[h, w, 3]`."""
         while len(self._images) <= times:
             height, width = self._images[-1].shape[:2]
-            size = (max(1, (width + 1) // 2), max(1, (height + 1) // 2))
-            self._images.append(_resize(self._images[-1], *size, self.team))
+            self._images.append(_resize(self._images[-1], *half_size(width, height), self.team))
         return self._images[times]
 
     def level(self, level: Level) -> UInt8Array:
@@ -80,7 +89,7 @@ class Mipmap:
 
     def source(self, level: Level) -> UInt8Array:
         """Return the smallest halving that a level is resized from, uint8 `[h, w, 3]`."""
-        return self.halved(max(0, math.floor(-math.log2(level.scale))))
+        return self.halved(level.halvings)
 
 
 def _pixels(side: int, scale: float) -> float:

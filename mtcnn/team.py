@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
+MAX_THREADS = 64
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -58,6 +60,13 @@ class Team:
 
 
 ALONE = Team()
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
+    return min(os.cpu_count() or 1, MAX_THREADS)
 
 
 def shares(length: int, count: int) -> list[tuple[int, int]]:

@@ -20,11 +20,11 @@ from grpc_reflection.v1alpha import reflection
 from unface.anonymize import Limits
 from unface.anonymize.threads import limit_threads
 from unface.engines.cascades import Cascades, Serving
-from unface.engines.shelf import cores
 from unface.errors import UnfaceError
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import DetectOptions
+from unface.mtcnn.team import cores
 from unface.server.admission import Admission
 from unface.server.config import ServerConfig, address
 from unface.server.facts import server_info

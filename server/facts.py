@@ -9,8 +9,9 @@ from pathlib import Path
 from unface.anonymize import FORMATS
 from unface.engines.cascades import Serving
 from unface.engines.device import SOURCE
-from unface.engines.shelf import NATIVE, cores, read_shelf
+from unface.engines.shelf import NATIVE, read_shelf
 from unface.mtcnn.options import PROFILES
+from unface.mtcnn.team import cores
 from unface.server.config import ServerConfig
 from unface.server.messages import detect_options_to_message
 from unface.v1 import unface_pb2 as pb

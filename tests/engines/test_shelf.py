@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from unface.engines import open_networks, prebuilt, shelf
 from unface.engines.native import read_arrays
-from unface.engines.shelf import Engine, cores, named_files, open_named, parse_spec, read_shelf
+from unface.engines.shelf import Engine, named_files, open_named, parse_spec, read_shelf
 from unface.errors import EngineError, InvalidOption
+from unface.mtcnn.team import cores
 
 PREBUILT = Path(__file__).parents[2] / "engines" / "prebuilt"
 NETWORKS = ("pnet", "rnet", "onet")

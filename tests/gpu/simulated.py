@@ -129,9 +129,6 @@ class Stream:
         for step in graph.steps:
             step()
 
-    def wait_for(self, other: int) -> None:
-        self.device.called("wait_for")
-
     def synchronize(self) -> None:
         self.device.called("synchronize")
 
