@@ -112,13 +112,16 @@ def test_each_answer_comes_before_the_next_frame_is_sent(stub: UnfaceStub, face:
 
 
 def test_a_fast_sender_is_held_back(face: Image) -> None:
-    """Frames of 4 MB, 0.1 s each: only what is under way and in the sockets may have been sent."""
+    """Frames of 4 MB, 0.1 s each: only what is under way and in the sockets may be ahead.
+
+    How much sockets hold is the system's choice: 10 to 20 frames here, and never all 200.
+    """
     big = np.zeros((18_000, 77, 3), np.uint8)
     sent = 0
 
     def frames() -> Iterator[pb.DetectRequest]:
         nonlocal sent
-        for number in range(50):
+        for number in range(200):
             sent += 1
             request = frame(big, number)
             request.detect_options.min_face = 77
@@ -129,9 +132,9 @@ def test_a_fast_sender_is_held_back(face: Image) -> None:
         grpc.insecure_channel(running.target) as channel,
     ):
         call = UnfaceStub(channel).DetectStream(frames())
-        for _ in range(3):
+        for _ in range(20):
             next(call)
-        assert sent < 15
+        assert sent < 20 + 40
         call.cancel()
 
 
