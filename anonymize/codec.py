@@ -99,7 +99,7 @@ def _rgb_profile(profile: bytes | None) -> bytes | None:
     return profile if is_rgb and int.from_bytes(profile[:4], "big") == len(profile) else None
 
 
-def raw_rgb(width: int, height: int, data: bytes, limits: Limits = Limits()) -> Pixels:  # noqa: B008
+def raw_rgb(width: int, height: int, data: bytes | memoryview, limits: Limits = Limits()) -> Pixels:  # noqa: B008
     """Return raw bytes (R, G, B, row by row, no padding) as uint8 `[height, width, 3]`, read-only.
 
     The array shares the memory of `data`. Raises `InvalidImage` when the sizes do not fit and

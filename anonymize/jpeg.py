@@ -31,7 +31,9 @@ _SOF_REFUSED = {
 }
 
 
-class _Frame(NamedTuple):
+class Frame(NamedTuple):
+    """Size and components of a JPEG."""
+
     width: int
     height: int
     components: int
@@ -64,7 +66,13 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     raise damaged("JPEG", f"more than {MAX_PARTS} segments")
 
 
-def _frame(marker: int, payload: bytes) -> _Frame:
+def is_frame(marker: int) -> bool:
+    """Tell whether a segment is a frame header (SOFn)."""
+    return marker in _SOF_DECODED or marker in _SOF_REFUSED
+
+
+def read_frame(marker: int, payload: bytes) -> Frame:
+    """Return what a frame header says; raises `InvalidImage` for what cannot be decoded."""
     if marker in _SOF_REFUSED:
         raise InvalidImage(
             f"JPEG is {_SOF_REFUSED[marker]}; send a baseline or progressive Huffman-coded JPEG"
@@ -76,7 +84,7 @@ def _frame(marker: int, payload: bytes) -> _Frame:
         raise InvalidImage(f"JPEG has {bits} bits a sample; send one with 8 bits")
     if components not in (1, 3, 4):
         raise InvalidImage(f"JPEG has {components} components; send gray, RGB, YCbCr or CMYK")
-    return _Frame(width, height, components)
+    return Frame(width, height, components)
 
 
 def read_jpeg(data: bytes, limits: Limits) -> Container:
@@ -90,10 +98,10 @@ def read_jpeg(data: bytes, limits: Limits) -> Container:
     icc_parts: dict[int, bytes] = {}
     for marker, start, end in _segments(data):
         payload = data[start + 4 : end]
-        if marker in _SOF_DECODED or marker in _SOF_REFUSED:
+        if is_frame(marker):
             if frame is not None:
                 raise damaged("JPEG", "it has two frame headers")
-            frame = _frame(marker, payload)
+            frame = read_frame(marker, payload)
             check_size(frame.width, frame.height, limits)
             if max(frame.width, frame.height) > MAX_SIDE:
                 raise ImageTooLarge(

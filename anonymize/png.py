@@ -71,7 +71,7 @@ def has_all_rows(file: bytes) -> bool:
 
 def _inflated_bytes(header: bytes) -> int:
     """Return how many bytes the pixels and the filter byte of every row take, from an IHDR."""
-    width, height, depth, color = _header(header)
+    width, height, depth, color = read_header(header)
     bits = depth * _SAMPLES[color]
     total = 0
     for x, y, step_x, step_y in _ADAM7 if header[12] else ((0, 0, 1, 1),):
@@ -80,7 +80,7 @@ def _inflated_bytes(header: bytes) -> int:
     return total
 
 
-def _header(payload: bytes) -> tuple[int, int, int, int]:
+def read_header(payload: bytes) -> tuple[int, int, int, int]:
     """Return width, height, bit depth and colour type of an IHDR chunk."""
     if len(payload) != 13:
         raise damaged("PNG", "its header chunk (IHDR) is not 13 bytes long")
@@ -109,7 +109,7 @@ def read_png(data: bytes, limits: Limits) -> Container:
         if header is None:
             if kind != b"IHDR":
                 raise damaged("PNG", "its first chunk is not IHDR")
-            header = _header(bytes(payload))
+            header = read_header(bytes(payload))
             check_size(header[0], header[1], limits)
         elif kind == b"IHDR" or (kind == b"PLTE" and b"PLTE" in seen):
             raise damaged("PNG", f"chunk {kind.decode()} comes twice")

@@ -37,7 +37,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     raise damaged("WebP", f"more than {MAX_PARTS} chunks")
 
 
-def _size(kind: bytes, payload: bytes) -> tuple[int, int]:
+def read_canvas(kind: bytes, payload: bytes) -> tuple[int, int]:
     """Return the canvas size that a file's first chunk declares."""
     if kind == b"VP8X" and len(payload) >= 10:
         width, height = payload[4:7], payload[7:10]
@@ -62,7 +62,7 @@ def read_webp(data: bytes, limits: Limits) -> Container:
     frames = pictures = 0
     for kind, start, end in _chunks(data):
         if size is None:
-            size = _size(kind, data[start + 8 : min(end, start + 18)])
+            size = read_canvas(kind, data[start + 8 : min(end, start + 18)])
             check_size(*size, limits)
         frames += kind == b"ANMF"
         pictures += kind in _PIXELS

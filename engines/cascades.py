@@ -67,11 +67,12 @@ class Cascades:
         allow_uncertified: bool = False,
         device: str = CPU,
         plans: str | None = None,
+        key: bytes | None = None,
         open_device: OpenDevice = open_first_gpu,
         pauses: Sequence[float] = PAUSES,
     ) -> None:
         check_device(device)
-        self._plans = plans
+        self._plans, self._key = plans, key
         self._precision = precision
         self._threads, self._folder = threads, folder
         self._allow_uncertified = allow_uncertified
@@ -80,7 +81,7 @@ class Cascades:
         networks = self._cascade(precision).networks
         self._cpu_backend = networks.backend
         self._team = Team(networks.team.threads)
-        self._on_gpu = {*ON_GPU} & {*read_shelf(folder).precisions}  # what the CPU could take over
+        self._on_gpu = {*ON_GPU} & {*read_shelf(folder, key).precisions}  # what the CPU could do
         self._gpu: Gpu | None = None
         self._no_gpu = f"device is {CPU}"
         if device != CPU:
@@ -158,7 +159,7 @@ class Cascades:
         self._single.clear()
 
     def _find_gpu(self, open_device: OpenDevice, pauses: Sequence[float], *, wanted: bool) -> None:
-        self._no_gpu = why_cpu_alone(read_shelf(self._folder), self._precision)
+        self._no_gpu = why_cpu_alone(read_shelf(self._folder, self._key), self._precision)
         if self._no_gpu:
             log.log(logging.WARNING if wanted else logging.INFO, "the CPU serves: %s", self._no_gpu)
             return
@@ -167,6 +168,7 @@ class Cascades:
             folder=self._folder,
             allow_uncertified=self._allow_uncertified,
             plans=self._plans,
+            key=self._key,
         )
         self._gpu = Gpu(open_device, opener, wanted=wanted, pauses=pauses)
 
@@ -226,6 +228,10 @@ class Cascades:
 
     def _new(self, precision: str, threads: int | None) -> Cascade:
         networks = open_networks(
-            precision, threads, self._folder, allow_uncertified=self._allow_uncertified
+            precision,
+            threads,
+            self._folder,
+            allow_uncertified=self._allow_uncertified,
+            key=self._key,
         )
         return Cascade(networks)

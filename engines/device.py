@@ -71,6 +71,7 @@ def open_cascade(
     *,
     allow_uncertified: bool,
     plans: str | None = None,
+    key: bytes | None = None,
 ) -> GpuCascade:
     """Return the cascade on a device, having found the faces of a picture as the CPU does.
 
@@ -80,37 +81,46 @@ def open_cascade(
     """
     with ExitStack() as undo:
         undo.callback(discard, device)
-        networks = open_device_networks(device, folder, plans, allow_uncertified=allow_uncertified)
+        networks = open_device_networks(
+            device, folder, plans, allow_uncertified=allow_uncertified, key=key
+        )
         undo.callback(discard, networks)
         cascade = GpuCascade(device, networks)
         undo.pop_all()
         undo.callback(discard, cascade)
         picture = check_picture()
-        check_faces(cascade.detect(picture), _cpu_faces(picture, folder))
+        check_faces(cascade.detect(picture), _cpu_faces(picture, folder, key))
         undo.pop_all()
     return cascade
 
 
 def open_device_networks(
-    device: Device, folder: Path | None, plans: str | None, *, allow_uncertified: bool
+    device: Device,
+    folder: Path | None,
+    plans: str | None,
+    *,
+    allow_uncertified: bool,
+    key: bytes | None = None,
 ) -> DeviceNetworks:
     """Return the plans' networks where they fit the device, else those of the own kernels."""
     if plans is not None:
         try:
-            return _open_plans(device, plans, allow_uncertified=allow_uncertified)
+            return _open_plans(device, plans, allow_uncertified=allow_uncertified, key=key)
         except (EngineError, InvalidOption) as error:
             log.warning("THE PLANS DO NOT SERVE, the GPU's own kernels do: %s", error)
-    weights = read_weights(read_shelf(folder), allow_uncertified=allow_uncertified)
+    weights = read_weights(read_shelf(folder, key), allow_uncertified=allow_uncertified)
     return KernelNetworks(device, weights)
 
 
-def _open_plans(device: Device, plans: str, *, allow_uncertified: bool) -> EngineNetworks:
+def _open_plans(
+    device: Device, plans: str, *, allow_uncertified: bool, key: bytes | None
+) -> EngineNetworks:
     from unface.engines.plans import open_plans
 
     folder, _, precision = plans.rpartition(":")
     if not folder:
         folder, precision = plans, PLANS_PRECISION
-    engines = open_plans(Path(folder), precision, allow_uncertified=allow_uncertified)
+    engines = open_plans(Path(folder), precision, allow_uncertified=allow_uncertified, key=key)
     return EngineNetworks(device, engines, TENSORRT, precision)
 
 
@@ -173,10 +183,10 @@ def discard(thing: _Closable) -> None:
         log.warning("the GPU could not be closed in order: %s", str(error) or repr(error))
 
 
-def _cpu_faces(picture: UInt8Array, folder: Path | None) -> Faces:
+def _cpu_faces(picture: UInt8Array, folder: Path | None, key: bytes | None) -> Faces:
     """Return what the CPU finds, with engines of its own: another thread may use the others."""
     spec = SOURCE if folder is None else f"{folder}:{SOURCE}"
-    with closing(Cascade(open_named(spec, threads=1))) as cascade:
+    with closing(Cascade(open_named(spec, threads=1, key=key))) as cascade:
         faces = cascade.detect(picture)
     if not len(faces):
         raise EngineError(f"the {SOURCE} engines find no face to check the GPU with")

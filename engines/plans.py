@@ -15,7 +15,7 @@ from typing import Any
 
 from unface.engines.layers import Layer, layers_from_json
 from unface.engines.refusals import ON_CPU, REMEDY
-from unface.engines.shelf import MANIFEST, NETWORKS, Engine, Shelf, read_shelf
+from unface.engines.shelf import NETWORKS, Engine, Shelf, read_shelf
 from unface.engines.tensorrt import RTX, DeviceEngine, Library, device_capability, find_tensorrt
 from unface.errors import EngineError, InvalidOption
 
@@ -93,11 +93,11 @@ def layers_file(plan: str) -> str:
     return plan.removesuffix(".plan") + LAYERS_SUFFIX
 
 
-def read_plans(folder: Path) -> Plans:
+def read_plans(folder: Path, key: bytes | None = None) -> Plans:
     """Return the plans of a folder, by its manifest; raises `EngineError` when it has none."""
-    shelf = read_shelf(folder)
+    shelf = read_shelf(folder, key)
     try:
-        entries: Sequence[dict[str, Any]] = json.loads((folder / MANIFEST).read_text())["engines"]
+        entries: Sequence[dict[str, Any]] = json.loads(shelf.manifest)["engines"]
         plans = tuple(
             Plan(
                 engine,
@@ -108,7 +108,7 @@ def read_plans(folder: Path) -> Plans:
             )
             for engine, entry in zip(shelf.engines, entries, strict=True)
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise EngineError(
             f"{folder} holds no TensorRT plans: make engines TARGET=tensorrt"
         ) from error
@@ -121,17 +121,19 @@ def open_plans(
     library: Library | None = None,
     *,
     allow_uncertified: bool = False,
+    key: bytes | None = None,
 ) -> dict[str, DeviceEngine]:
     """Load the three plans of a precision that fit the GPU of this machine, by network.
 
-    `library` None takes what is installed. Raises as `Plans.fitting`, `Shelf.read`,
-    `Shelf.check_certificate` and `DeviceEngine` do, `EngineError` when there is no GPU.
+    `library` None takes what is installed; for `key` see `read_shelf`. Raises as `Plans.fitting`,
+    `Shelf.read`, `Shelf.check_certificate` and `DeviceEngine` do, `EngineError` when there is no
+    GPU.
     """
     library = find_tensorrt() if library is None else library
     capability = device_capability()
     if capability is None:
         raise EngineError(f"there is no NVIDIA GPU with a driver here; {ON_CPU}")
-    plans = read_plans(folder)
+    plans = read_plans(folder, key)
     found = plans.fitting(precision, library.name, library.version, capability)
     runtime = found[NETWORKS[0]].engine.runtime
     try:

@@ -1,12 +1,18 @@
-"""Folders of engines and their manifests: what ships in `prebuilt/`, or what a user built."""
+"""Folders of engines and their manifests: what ships in `prebuilt/`, or what a user built.
+
+A folder may be encrypted (`unface.engines.sealed`). With a key every file of it must be, the
+manifest too: whoever can write to the folder but lacks the key can neither swap engines nor make a
+certificate, nor put a plain folder in its place.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -14,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from unface.engines.native import NativeNetwork, NativePNet
 from unface.engines.tflite import TfliteNetwork
-from unface.errors import EngineError, InvalidOption
+from unface.errors import EngineError, InvalidOption, SealError
 from unface.kernels.library import instruction_set
 from unface.mtcnn.network import Network, Networks
 from unface.mtcnn.team import MAX_THREADS, Team, cores
+from unface.sealing import is_sealed, read_key, unseal
 
 if TYPE_CHECKING:  # Python 3.10 has it elsewhere than 3.11
     from importlib.abc import Traversable
@@ -25,6 +32,7 @@ if TYPE_CHECKING:  # Python 3.10 has it elsewhere than 3.11
 NETWORKS = ("pnet", "rnet", "onet")
 BATCHES = {"pnet": (1,), "rnet": (4, 32), "onet": (1, 8)}  # measured: docs/performance.md
 MANIFEST = "manifest.json"
+KEY_VARIABLE = "UNFACE_ENGINE_KEY"  # environment: the key of encrypted engines, in hex or base64
 NATIVE, TFLITE = RUNTIMES = ("native", "tflite")  # the compiled core, LiteRT
 
 log = logging.getLogger("unface.engines")
@@ -60,6 +68,8 @@ class Shelf:
     engines: tuple[Engine, ...]
     certificates: tuple[Certificate, ...]
     shipped: bool = False
+    manifest: bytes = field(default=b"", repr=False)  # as read; JSON
+    key: bytes | None = field(default=None, repr=False)  # the files are encrypted with it
 
     @property
     def precisions(self) -> list[str]:
@@ -89,6 +99,14 @@ class Shelf:
             data = (self.folder / engine.file).read_bytes()
         except (OSError, ValueError) as error:  # ValueError: no name that a file can have
             raise EngineError(f"engine {engine.file} is missing: {self._remedy}") from error
+        if self.key is not None:
+            try:
+                data = unseal(data, self.key, seal_context(engine.file))
+            except SealError as error:
+                raise EngineError(
+                    f"engine {engine.file} is damaged (the key is right, but {error}): encrypt the "
+                    "engines again"
+                ) from error
         if hashlib.sha256(data).hexdigest() != engine.sha256:
             raise EngineError(f"engine {engine.file} is damaged (its hash differs): {self._remedy}")
         return data
@@ -114,16 +132,27 @@ class Shelf:
         return "reinstall unface" if self.shipped else "build the engines again"
 
 
-def read_shelf(folder: Path | None = None) -> Shelf:
-    """Return the engines of a folder, by its manifest; None: those that ship.
+def read_shelf(folder: Path | None = None, key: bytes | None = None) -> Shelf:
+    """Return the engines of a folder, by its manifest; None: those that ship, without a key.
 
-    Raises `EngineError` when there is no manifest or it cannot be read.
+    Raises `EngineError` when there is no manifest or it cannot be read, when the folder is
+    encrypted and the key is missing or another one, and when it is not and there is a key.
     """
     if folder is None:
         return _prebuilt()
     if not folder.is_dir():
         raise EngineError(f"{folder} is no folder of engines")
-    return _read(folder, shipped=False)
+    return _read(folder, shipped=False, key=key)
+
+
+def read_engine_key(file: str | os.PathLike[str] | None) -> bytes | None:
+    """Return the key in a file or in `UNFACE_ENGINE_KEY`; see `unface.sealing.read_key`."""
+    return read_key(file, KEY_VARIABLE)
+
+
+def seal_context(file: str) -> bytes:
+    """Return what an encrypted file of a folder of engines is sealed for: itself alone."""
+    return b"engine:" + os.fsencode(file)
 
 
 def prebuilt() -> tuple[Engine, ...]:
@@ -137,15 +166,18 @@ def open_networks(
     folder: Path | None = None,
     *,
     allow_uncertified: bool = False,
+    key: bytes | None = None,
 ) -> Networks:
     """Load the three engines of a precision, to run on so many CPU threads.
 
     Those for the compiled core where it serves this machine, else those for LiteRT. `threads` None
-    takes all cores this process may use; `folder` None takes the engines that ship.
+    takes all cores this process may use; `folder` None takes the engines that ship; `key` is that
+    of an encrypted folder.
     Raises `InvalidOption` for a precision that is not there and `EngineError` when an engine is
-    missing, damaged, cannot be loaded or, unless `allow_uncertified`, has not passed the gate.
+    missing, damaged, cannot be loaded or, unless `allow_uncertified`, has not passed the gate; for
+    the key see `read_shelf`.
     """
-    shelf = read_shelf(folder)
+    shelf = read_shelf(folder, key)
     runtime = shelf.fastest(precision)
     networks = _load(shelf, precision, runtime, threads)
     try:
@@ -157,17 +189,17 @@ def open_networks(
     return networks
 
 
-def open_named(spec: str, threads: int | None = None) -> Networks:
-    """Load engines, certified or not, by what `parse_spec` takes."""
+def open_named(spec: str, threads: int | None = None, key: bytes | None = None) -> Networks:
+    """Load engines, certified or not, by what `parse_spec` takes; for `key` see `read_shelf`."""
     folder, precision, runtime = parse_spec(spec)
-    shelf = read_shelf(folder)
+    shelf = read_shelf(folder, key)
     return _load(shelf, precision, runtime or shelf.fastest(precision), threads)
 
 
-def named_files(spec: str) -> dict[str, bytes]:
+def named_files(spec: str, key: bytes | None = None) -> dict[str, bytes]:
     """Return the bytes of the engines that `open_named` would load, by network."""
     folder, precision, runtime = parse_spec(spec)
-    shelf = read_shelf(folder)
+    shelf = read_shelf(folder, key)
     engines = shelf.of(precision, runtime or shelf.fastest(precision))
     return {name: shelf.read(engine) for name, engine in engines.items()}
 
@@ -211,9 +243,10 @@ def _prebuilt() -> Shelf:
     return _read(files("unface.engines") / "prebuilt", shipped=True)
 
 
-def _read(folder: Traversable, *, shipped: bool) -> Shelf:
+def _read(folder: Traversable, *, shipped: bool, key: bytes | None = None) -> Shelf:
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        data = _plain(folder, (folder / MANIFEST).read_bytes(), key)
+        manifest: dict[str, Any] = json.loads(data)
         fields = ("network", "precision", "file", "sha256", "runtime")
         engines = tuple(Engine(*(e[field] for field in fields)) for e in manifest["engines"])
         certificates = tuple(
@@ -233,4 +266,23 @@ def _read(folder: Traversable, *, shipped: bool) -> Shelf:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         remedy = "reinstall unface" if shipped else "build the engines again"
         raise EngineError(f"the manifest of the engines cannot be read: {remedy}") from error
-    return Shelf(folder, engines, certificates, shipped)
+    return Shelf(folder, engines, certificates, shipped, data, key)
+
+
+def _plain(folder: Traversable, manifest: bytes, key: bytes | None) -> bytes:
+    """Return a folder's manifest, decrypted when there is a key."""
+    sealed = is_sealed(manifest)
+    if key is None and sealed:
+        raise EngineError(
+            f"the engines of {folder} are encrypted: their key is needed, in the file that "
+            f"--engine-key-file names or in {KEY_VARIABLE}"
+        )
+    if key is not None and not sealed:
+        raise EngineError(
+            f"the engines of {folder} are not encrypted, but there is a key: encrypt them "
+            "(unface engines encrypt) or leave out the key"
+        )
+    try:
+        return manifest if key is None else unseal(manifest, key, seal_context(MANIFEST))
+    except SealError as error:
+        raise EngineError(f"the engines of {folder} cannot be decrypted: {error}") from error

@@ -1,192 +1,261 @@
-"""The one file that wires everything: configuration, engines, services, health, signals."""
+"""The one file that wires everything: configuration, workers, services, health, signals."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, Protocol, cast
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from importlib.metadata import version
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from unface.anonymize import Limits
-from unface.anonymize.threads import limit_threads
-from unface.engines.cascades import Cascades, Serving
-from unface.errors import UnfaceError
-from unface.mtcnn.faces import Faces
-from unface.mtcnn.network import UInt8Array
-from unface.mtcnn.options import DetectOptions
-from unface.mtcnn.team import cores
+from unface.errors import InvalidOption, UnfaceError
+from unface.server.access import Access
 from unface.server.admission import Admission
+from unface.server.cards import Cards
 from unface.server.config import ServerConfig, address
-from unface.server.facts import server_info
-from unface.server.memory import give_large_buffers_back
-from unface.server.pipeline import DetectJob, Pipeline, Timed, timed
+from unface.server.crew import PROGRAM, Crew
+from unface.server.health import ADMIN, HEALTH, SERVICE, Health
+from unface.server.logs import AccessLog, set_up_logging
+from unface.server.metrics import Metrics
+from unface.server.pipeline import Pipeline
+from unface.server.probes import Heartbeat, Probes
+from unface.server.quality import Quality
+from unface.server.record import Observer
 from unface.server.scheduler import Scheduler
-from unface.server.service import UnfaceService
-from unface.server.warmup import warm_up
-from unface.v1.unface_pb2_grpc import add_UnfaceServicer_to_server
+from unface.server.service import AdminService, UnfaceService
+from unface.server.tls import check_exposure, is_local, server_credentials
+from unface.server.tokens import Tokens
+from unface.server.trial import Trial
+from unface.v1 import unface_pb2 as pb
+from unface.v1.unface_pb2_grpc import add_AdminServicer_to_server, add_UnfaceServicer_to_server
 
-SERVICE = "unface.v1.Unface"
-GPU_BACKEND, CPU_BACKEND = "unface.backend.cuda", "unface.backend.cpu"  # for the health service
-CODEC_THREADS = 2  # decode and encode beside the detector; each thread has a heap of its own
 # Beyond the largest picture: options, and a little more, so that a picture just too large gets
 # the codec's message instead of gRPC's.
 MESSAGE_HEADROOM = 1 << 20
 LAST_WORDS_SECONDS = 0.5  # for what is answered but not yet sent, and for calls cut off
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+WATCH_SECONDS = 1.0  # between looks at workers that may hang
+CALLS_BESIDE = 256  # that only listen or ask: health, reflection, server info
 
 
 class CannotListen(UnfaceError):
     """The address is taken, not allowed, or not of this machine."""
 
 
-class Detector(Protocol):
-    """What finds faces; `unface.engines.cascades.Cascades` is one. One caller at a time."""
+def run(config: ServerConfig, program: Sequence[str] = PROGRAM) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit code; says on stderr why it cannot.
 
-    @property
-    def serving(self) -> Serving:
-        """What would serve a call now; for any thread."""
-        ...
-
-    def watch(self, changed: Callable[[], None]) -> None:
-        """Have `changed` called, on any thread, when `serving` has changed."""
-        ...
-
-    def detect(self, image: UInt8Array, options: DetectOptions) -> Faces:
-        """Find the faces of uint8 `[H, W, 3]` RGB pixels."""
-        ...
-
-    def close(self) -> None:
-        """Free what it holds."""
-        ...
-
-
-def open_cascade(config: ServerConfig) -> Detector:
-    """Return the cascades of the configured engines."""
-    return Cascades(
-        config.precision,
-        config.threads,
-        None if config.engines is None else Path(config.engines),
-        allow_uncertified=config.allow_uncertified,
-        device=config.device,
-        plans=config.plans,
-    )
-
-
-Opener = Callable[[ServerConfig], Detector]
-
-
-def run(config: ServerConfig, open_detector: Opener = open_cascade) -> int:
-    """Serve until SIGTERM or SIGINT and return the exit code; says on stderr why it cannot."""
-    give_large_buffers_back()
-    # The detector and the codec threads share the cores; OpenCV would take all of them for each.
-    limit_threads(1)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_logging)
+    `program` is what a worker is started with. Raises `InvalidOption` for a configuration that
+    must not be served.
+    """
+    check_exposure(config)
+    quiet = "warning" if config.log_format == "text" else "info"
+    set_up_logging(config.log_format, config.log_level or quiet)
+    _allow_many_files()
     try:
-        asyncio.run(serve(config, open_detector))
+        asyncio.run(serve(config, program))
+    except InvalidOption:
+        raise
     except UnfaceError as error:
         print(f"unface: {error}", file=sys.stderr, flush=True)
         return 1
     return 0
 
 
-async def serve(config: ServerConfig, open_detector: Opener = open_cascade) -> None:
+async def serve(config: ServerConfig, program: Sequence[str] = PROGRAM) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is under way within the grace time.
 
-    The port is open before the engines are warm; the health service says NOT_SERVING until the
-    warm-up detection has found its face. Raises `CannotListen` when the address cannot be had and
-    `EngineError` when an engine is missing or the warm-up fails.
+    The port is open before the workers are warm; the health service says NOT_SERVING until the
+    warm-up detection has found its face. SIGHUP loads the engines anew. Raises `CannotListen` when
+    the address cannot be had, `InvalidOption` for a file of the configuration that is of no use,
+    and `EngineError` when an engine is missing or the warm-up fails.
     """
-    stop = _stop_on_signals()
-    detector = open_detector(config)
-    with (
-        _detector_thread(detector, config.pictures) as scheduler,
-        ThreadPoolExecutor(CODEC_THREADS, "unface-codec") as codec_threads,
-    ):
-        admission = Admission(
-            config.queue_size + config.pictures,
-            config.queue_bytes,
-            config.pictures,
-            config.max_streams,
-        )
-        limits = Limits(config.max_message_bytes, config.max_pixels)
-        pipeline = Pipeline(scheduler, admission, codec_threads, limits)
-        service = UnfaceService(pipeline, server_info(config, lambda: detector.serving))
-        server = grpc.aio.server(options=_grpc_options(config))
-        add_UnfaceServicer_to_server(service, server)
-        health_service = await _add_health(server)
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
-        port = _listen(server, config)
-        await server.start()
-        try:
-            await warm_up(pipeline)
-            await _set_health(health_service, SERVING)
-            await _keep_backend_health(health_service, detector)
-            _announce(config, port, detector.serving)
-            await stop.wait()
-            await health_service.enter_graceful_shutdown()
-            await _drain(server, service, admission, config.grace_seconds)
-        finally:
-            await asyncio.wait([asyncio.create_task(server.stop(None))], timeout=LAST_WORDS_SECONDS)
-
-
-@contextmanager
-def _detector_thread(
-    detector: Detector, queue_size: int
-) -> Iterator[Scheduler[DetectJob, Timed[Faces]]]:
-    """Give the detector a thread, and close it when that has ended."""
-
-    @timed
-    def work(job: DetectJob) -> Faces:
-        return detector.detect(job.pixels, job.options)
-
-    scheduler = Scheduler(work, queue_size)
-    try:
-        yield scheduler
-    finally:
-        if scheduler.close(finish_queued=False, timeout=LAST_WORDS_SECONDS):
-            detector.close()
-
-
-def _is_worth_logging(record: logging.LogRecord) -> bool:
-    """Leave out gRPC's tracebacks about clients that left just as their answer was ready."""
-    return "ExecuteBatchError raised in core" not in record.getMessage()
-
-
-async def _drain(
-    server: grpc.aio.Server, service: UnfaceService, admission: Admission, grace: float
-) -> None:
-    """Refuse new calls, end the streams, and wait for what is under way.
-
-    Calls that only listen, such as a health watch, would hold the server for the whole grace
-    time; they are cut off once no picture is under way.
-    """
-    stopping = asyncio.create_task(server.stop(grace))
-    service.streams.close()
-    idle = asyncio.create_task(admission.idle())
-    await asyncio.wait([stopping, idle], return_when=asyncio.FIRST_COMPLETED)
-    idle.cancel()
-    await asyncio.wait([stopping], timeout=LAST_WORDS_SECONDS)
-
-
-def _stop_on_signals() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set."""
-    stop = asyncio.Event()
+    stop, server = asyncio.Event(), _Server(config, program)
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, server.reload_soon)
+    async with server.running():
+        await stop.wait()
+        await server.drain()
+
+
+class _Server:
+    """The parts of a running server, and the order in which they begin and end."""
+
+    def __init__(self, config: ServerConfig, program: Sequence[str]) -> None:
+        self._config = config
+        self._admission = Admission(config)
+        self._scheduler = Scheduler(config, self._admission, lambda n: self._metrics.batched(n))
+        self._crew = Crew(config, self._crew_changed, lambda: self._metrics.worker_lost(), program)
+        self._scheduler.crew = self._crew
+        self._metrics = Metrics(
+            lambda: self._scheduler.load,
+            self._serving,
+            version("unface"),
+            cards=Cards().read,
+        )
+        self._health = Health()
+        self._heartbeat = Heartbeat()
+        self._is_draining = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve; yields once the workers are warm."""
+        config = self._config
+        with ExitStack() as closing:
+            observers = self._observers(closing)
+            quality = closing.enter_context(Quality(config))
+            profile = config.trial_profile
+            trial = Trial(profile, config, quality.compared) if profile else None
+            pipeline = Pipeline(config, self._scheduler, [*observers, quality.observe], trial)
+            self._service = UnfaceService(
+                pipeline, self._admission, lambda: self._crew.info, quality.report
+            )
+            self._grpc = self._grpc_server(pipeline)
+            port = _listen(self._grpc, config)
+            probes = self._open_probes(closing)
+            await self._health.update(self._crew.info, serving=False)
+            await self._grpc.start()
+            try:
+                await self._crew.open()
+                self._in_background(self._heartbeat.beat())
+                self._in_background(self._watch_workers())
+                await self._health.update(self._crew.info, serving=True)
+                _announce(config, port, probes, self._crew.info)
+                yield
+            finally:
+                for task in self._tasks:
+                    task.cancel()
+                self._scheduler.close()
+                await self._crew.close()
+                stopping = asyncio.ensure_future(self._grpc.stop(None))
+                await asyncio.wait([stopping], timeout=LAST_WORDS_SECONDS)
+
+    async def drain(self) -> None:
+        """Say that this server is ending, refuse new calls, and wait for what is under way.
+
+        Calls that only listen, such as a health watch, would hold the server for the whole grace
+        time; they are cut off once no picture is under way.
+        """
+        self._is_draining = True
+        await self._health.shut_down()
+        await asyncio.sleep(self._config.drain_seconds)
+        stopping = asyncio.create_task(self._grpc.stop(self._config.grace_seconds))
+        self._service.streams.close()
+        idle = asyncio.create_task(self._admission.idle())
+        await asyncio.wait([stopping, idle], return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        await asyncio.wait([stopping], timeout=LAST_WORDS_SECONDS)
+
+    def reload_soon(self) -> None:
+        """Load the engines anew, beside the traffic; the log says what came of it."""
+
+        async def reload() -> None:
+            try:
+                await self._reload()
+            except UnfaceError as error:
+                print(f"unface: {error}", file=sys.stderr, flush=True)
+
+        self._in_background(reload())
+
+    async def _reload(self) -> pb.GetServerInfoResponse:
+        try:
+            info = await self._crew.reload()
+        except UnfaceError:
+            self._metrics.reloaded(False)
+            raise
+        self._metrics.reloaded(True)
+        return info
+
+    def _observers(self, closing: ExitStack) -> list[Observer]:
+        observers: list[Observer] = [self._metrics.observe, AccessLog().observe]
+        if self._config.trace_endpoint:
+            from unface.server.tracing import open_tracing
+
+            tracing = open_tracing(self._config.trace_endpoint, version("unface"))
+            if tracing is not None:
+                closing.callback(tracing.close)
+                observers.append(tracing.observe)
+        return observers
+
+    def _grpc_server(self, pipeline: Pipeline) -> grpc.aio.Server:
+        config = self._config
+        tokens = Tokens.from_config(config) if config.has_tokens else None
+        access = Access(tokens, is_local(config.host), self._early, pipeline.refused)
+        server = grpc.aio.server(
+            interceptors=[access],
+            options=_grpc_options(config),
+            maximum_concurrent_rpcs=config.queue_size + config.max_streams + CALLS_BESIDE,
+        )
+        add_UnfaceServicer_to_server(self._service, server)
+        add_AdminServicer_to_server(AdminService(self._reload), server)
+        self._health.add_to(server)
+        names = (SERVICE, ADMIN, HEALTH, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        return server
+
+    def _early(self, method: str) -> Exception | None:
+        """Return why a call is refused before its request is read; None when it is not."""
+        if method not in ("Detect", "Anonymize"):
+            return None
+        try:
+            self._scheduler.check_room()
+        except UnfaceError as error:
+            return error
+        return None
+
+    def _open_probes(self, closing: ExitStack) -> Probes | None:
+        config = self._config
+        if config.metrics_port is None:
+            return None
+        probes = Probes(
+            config.metrics_host,
+            config.metrics_port,
+            self._metrics.text,
+            self._heartbeat.alive,
+            self._why_not_ready,
+        )
+        closing.callback(probes.close)
+        return probes
+
+    def _why_not_ready(self) -> str | None:
+        if self._is_draining:
+            return "the server is shutting down"
+        return None if self._crew.ready else "no worker is ready"
+
+    def _serving(self) -> tuple[str, str, str, str]:
+        info = self._crew.info
+        return info.backend, info.precision, info.device, info.device_reason
+
+    def _crew_changed(self) -> None:
+        self._scheduler.pump()
+        if self._health.differs(self._crew.info, bool(self._crew.ready)) and not self._is_draining:
+            self._in_background(
+                self._health.update(self._crew.info, serving=bool(self._crew.ready))
+            )
+
+    async def _watch_workers(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            self._crew.watch_time()
+
+    def _in_background(self, work: object) -> None:
+        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _allow_many_files() -> None:
+    """Have as many open files as the system allows: connections, and memory passed to workers."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _grpc_options(config: ServerConfig) -> list[tuple[str, int]]:
@@ -205,8 +274,11 @@ def _grpc_options(config: ServerConfig) -> list[tuple[str, int]]:
 def _listen(server: grpc.aio.Server, config: ServerConfig) -> int:
     """Bind the address and return the port."""
     _check_address(config)
+    credentials = server_credentials(config)
     try:
-        return server.add_insecure_port(config.address)
+        if credentials is None:
+            return server.add_insecure_port(config.address)
+        return server.add_secure_port(config.address, credentials)
     except RuntimeError as error:
         raise CannotListen(f"cannot listen on {config.address}: {error}") from error
 
@@ -225,41 +297,17 @@ def _check_address(config: ServerConfig) -> None:
         ) from error
 
 
-async def _add_health(server: grpc.aio.Server) -> Any:
-    """Add the standard health service, NOT_SERVING for now."""
-    service = cast(Any, health).aio.HealthServicer()  # the stubs lack it
-    await _set_health(service, NOT_SERVING)
-    await service.set(GPU_BACKEND, NOT_SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(service, server)
-    return service
-
-
-async def _set_health(service: Any, status: int) -> None:
-    for name in (health.OVERALL_HEALTH, SERVICE, CPU_BACKEND):
-        await service.set(name, status)
-
-
-async def _keep_backend_health(service: Any, detector: Detector) -> None:
-    """Have the health service say whether a GPU serves, now and whenever that changes."""
-    loop = asyncio.get_running_loop()
-
-    async def tell() -> None:
-        await service.set(GPU_BACKEND, SERVING if detector.serving.device else NOT_SERVING)
-
-    def changed() -> None:
-        with suppress(RuntimeError):  # the loop has ended, and with it who would ask
-            asyncio.run_coroutine_threadsafe(tell(), loop)
-
-    detector.watch(changed)
-    await tell()
-
-
-def _announce(config: ServerConfig, port: int, serving: Serving) -> None:
-    threads = config.threads or cores()
-    where = serving.device or f"{threads} thread{'s' if threads > 1 else ''}"
+def _announce(
+    config: ServerConfig, port: int, probes: Probes | None, info: pb.GetServerInfoResponse
+) -> None:
+    threads = f"{info.threads} thread{'s' if info.threads > 1 else ''}"
+    where = info.device or (f"{config.workers} x {threads}" if config.workers > 1 else threads)
+    if probes is not None:
+        metrics = address(config.metrics_host, probes.port)
+        print(f"unface metrics on http://{metrics}/metrics", file=sys.stderr, flush=True)
     print(
         f"unface serving on {address(config.host, port)} "
-        f"({serving.backend} {serving.precision}, {where})",
+        f"({info.backend} {info.precision}, {where})",
         file=sys.stderr,
         flush=True,
     )

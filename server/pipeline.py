@@ -1,162 +1,161 @@
-"""The way of one request: admission, decode, detect, mask, encode. Knows nothing of gRPC.
-
-Whatever takes long runs on a thread: the event loop only waits. A request that is cancelled stops
-at the next step, and keeps its place until the step it is in has let go of the picture.
-"""
+"""The way of one request through the server: to a job, to a worker, to an answer. Not gRPC."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Generic, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from unface.anonymize import Limits, MaskOptions, Picture, apply_masks, encode
-from unface.errors import ImageTooLarge
-from unface.mtcnn.faces import Faces
-from unface.mtcnn.network import UInt8Array
-from unface.mtcnn.options import DetectOptions
-from unface.server import messages
-from unface.server.admission import Admission
-from unface.server.messages import RAW, OutputOptions
-from unface.server.scheduler import Scheduler, finish
+from unface.anonymize.limits import Limits, check_bytes
+from unface.anonymize.sizes import declared_size
+from unface.errors import InvalidImage
+from unface.server.config import ServerConfig
+from unface.server.jobs import BULK, INTERACTIVE, Job, WorkFailed
+from unface.server.record import STEPS, Observer, Record
+from unface.server.scheduler import Scheduler
+from unface.server.status import Failure, failure_from_exception
+from unface.server.trial import Trial
 from unface.v1 import unface_pb2 as pb
 
-Value = TypeVar("Value")
-Args = ParamSpec("Args")
-
-
-class DetectJob(NamedTuple):
-    """What the scheduler's worker is given: uint8 `[H, W, 3]` RGB pixels and options."""
-
-    pixels: UInt8Array
-    options: DetectOptions
+Request = pb.DetectRequest | pb.AnonymizeRequest
+Response = pb.DetectResponse | pb.AnonymizeResponse
+DEFAULT_PROFILE = "accurate"  # as `unface.worker.messages`, which needs numpy and OpenCV
+_PRIORITIES = {pb.PRIORITY_INTERACTIVE: INTERACTIVE, pb.PRIORITY_BULK: BULK}
 
 
 @dataclass(frozen=True)
-class Timed(Generic[Value]):
-    """A value and how long it took to compute."""
+class Call:
+    """Who asks for what, under which name and until when."""
 
-    value: Value
-    ms: float
+    method: str  # "Detect", "AnonymizeStream", ...
+    client: str
+    request_id: str
+    expires_at: float = float("inf")  # of time.monotonic()
+    trace_parent: str = ""
+    began: float = field(default_factory=time.time)
+    arrived: float = field(default_factory=time.perf_counter)
 
 
 class Pipeline:
-    """Answers `Detect` and `Anonymize` requests.
-
-    `max_bytes` bounds the picture of an answer: a gRPC message holds no more. All methods raise
-    the errors of `unface.server.status.CODES`.
-    """
+    """Answers requests; every one becomes a `Record` for the observers."""
 
     def __init__(
         self,
-        detector: Scheduler[DetectJob, Timed[Faces]],
-        admission: Admission,
-        codec_threads: ThreadPoolExecutor,
-        limits: Limits,
+        config: ServerConfig,
+        scheduler: Scheduler,
+        observers: Sequence[Observer],
+        trial: Trial | None = None,
     ) -> None:
-        self.admission = admission
-        self._detector = detector
-        self._threads = codec_threads
-        self._limits = limits
+        self._limits = Limits(config.max_message_bytes, config.max_pixels)
+        self._scheduler = scheduler
+        self._observers = observers
+        self._trial = trial
 
-    async def detect(self, request: pb.DetectRequest, expires_at: float) -> pb.DetectResponse:
-        """Answer a request that must begin before `expires_at`, of `time.monotonic()`."""
-        options = messages.detect_options_from_message(request.detect_options)
-        begin = time.perf_counter()
-        async with self.admission.picture(request.ByteSize()):
-            picture = await self._on_thread(
-                messages.picture_from_message, request.image, self._limits
+    async def answer(self, request: Request, call: Call) -> Response | Failure:
+        """Return the answer, or what the client is told instead."""
+        arm = self._trial.arm(request, call.request_id) if self._trial else ""
+        job: Job | None = None
+        try:
+            job = self._job(request, call)
+            response = _response(call.method, (await self._scheduler.run(job)).body)
+        except asyncio.CancelledError:
+            self._observe(call, "CANCELLED", arm=arm, pixels=job.pixels if job else 0)
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary: logged and told by status.py
+            failure = failure_from_exception(error, call.request_id)
+            steps = error.steps_ms if isinstance(error, WorkFailed) else {}
+            pixels = job.pixels if job else 0
+            self._observe(
+                call, failure.code.name, failure.reason, arm=arm, pixels=pixels, steps_ms=steps
             )
-            faces = await self._detector.run(DetectJob(picture.value.pixels, options), expires_at)
-        timings = _timings(begin, decode_ms=picture.ms, detect_ms=faces.ms)
-        return messages.detect_response_from_faces(faces.value, timings)
+            return failure
+        self._scheduler.answered(job)
+        record = self._finish(response, request, call, arm)
+        if self._trial and arm == "a":
+            self._trial.shadow(self._scheduler, request, job, response, record.seconds)
+        return response
 
-    async def anonymize(
-        self, request: pb.AnonymizeRequest, expires_at: float
-    ) -> pb.AnonymizeResponse:
-        """Answer a request that must begin before `expires_at`, of `time.monotonic()`."""
-        options = messages.detect_options_from_message(request.detect_options)
-        masks = messages.mask_options_from_message(
-            request.anonymize_options, request.detect_options.profile
+    def refused(self, record: Record) -> None:
+        """Tell the observers of a request that got no further."""
+        for observe in self._observers:
+            observe(record)
+
+    def _job(self, request: Request, call: Call) -> Job:
+        """Return the job of a request; raises `InvalidImage` for what is no picture at all."""
+        source = request.image.WhichOneof("source")
+        if source is None:
+            raise InvalidImage("image is missing; set encoded (a JPEG, PNG or WebP file) or raw")
+        raw_size = None
+        if source == "raw":
+            raw_size = (request.image.raw.width, request.image.raw.height)
+            image = request.image.raw.rgb
+            pixels = len(image) // 3
+        else:
+            image = request.image.encoded
+            check_bytes(len(image), self._limits)
+            _, width, height = declared_size(image)
+            pixels = min(width * height, self._limits.max_pixels)  # more is refused by the worker
+        request.ClearField("image")
+        default = BULK if call.method.endswith("Stream") else INTERACTIVE
+        return Job(
+            request_id=call.request_id,
+            method=call.method.removesuffix("Stream"),
+            request=request.SerializeToString(),
+            image=image,
+            raw_size=raw_size,
+            pixels=pixels,
+            client=call.client,
+            priority=_PRIORITIES.get(request.priority, default),
+            expires_at=call.expires_at,
+            bucket=bucket(request, pixels),
         )
-        output = messages.output_options_from_message(request.anonymize_options)
-        begin = time.perf_counter()
-        async with self.admission.picture(request.ByteSize()):
-            picture = await self._on_thread(
-                messages.picture_from_message,
-                request.image,
-                self._limits,
-                keep_exif=output.keep_exif,
-            )
-            faces = await self._detector.run(DetectJob(picture.value.pixels, options), expires_at)
-            masked = await self._on_thread(_masked, picture.value, faces.value, masks)
-            answer = await self._on_thread(_encoded, masked.value, output, self._limits.max_bytes)
-        answer.value.faces.extend(messages.faces_to_message(faces.value))
-        answer.value.width, answer.value.height = faces.value.width, faces.value.height
-        answer.value.backend, answer.value.precision = faces.value.backend, faces.value.precision
-        answer.value.timings.CopyFrom(
-            _timings(
-                begin,
-                decode_ms=picture.ms,
-                detect_ms=faces.ms,
-                mask_ms=masked.ms,
-                encode_ms=answer.ms,
-            )
+
+    def _finish(self, response: Response, request: Request, call: Call, arm: str) -> Record:
+        """Add to an answer what the server alone knows, and tell the observers."""
+        seconds = time.perf_counter() - call.arrived
+        timings = response.timings
+        worked = timings.decode_ms + timings.detect_ms + timings.mask_ms + timings.encode_ms
+        timings.queue_ms = max(0.0, seconds * 1000 - worked)
+        response.request_id = call.request_id
+        response.profile = request.detect_options.profile or DEFAULT_PROFILE
+        steps = {step: getattr(timings, f"{step}_ms") for step in STEPS}
+        return self._observe(
+            call,
+            "OK",
+            arm=arm,
+            seconds=seconds,
+            steps_ms={step: ms for step, ms in steps.items() if ms},
+            pixels=response.width * response.height,
+            scores=tuple(face.score for face in response.faces),
+            backend=response.backend,
+            precision=response.precision,
+            profile=response.profile,
         )
-        return answer.value
 
-    async def _on_thread(
-        self, function: Callable[Args, Value], *args: Args.args, **kwargs: Args.kwargs
-    ) -> Timed[Value]:
-        return await finish(self._threads.submit(timed(function), *args, **kwargs))
-
-
-def timed(function: Callable[Args, Value]) -> Callable[Args, Timed[Value]]:
-    """Return the function with its duration added to what it returns."""
-
-    def run(*args: Args.args, **kwargs: Args.kwargs) -> Timed[Value]:
-        begin = time.perf_counter()
-        value = function(*args, **kwargs)
-        return Timed(value, (time.perf_counter() - begin) * 1000)
-
-    return run
-
-
-def _masked(picture: Picture, faces: Faces, options: MaskOptions) -> Picture:
-    pixels = apply_masks(picture.pixels, faces.boxes, options, scores=faces.scores, in_place=True)
-    return Picture(pixels, picture.format, picture.icc_profile, picture.exif)
-
-
-def _encoded(picture: Picture, output: OutputOptions, max_bytes: int) -> pb.AnonymizeResponse:
-    format = output.format or ("png" if picture.format == RAW else picture.format)
-    answer = pb.AnonymizeResponse(
-        format=messages.number_of(messages.OUTPUT_FORMATS, format, "format")
-    )
-    if format == RAW:
-        size = picture.pixels.nbytes
-        if size <= max_bytes:
-            messages.put_pixels(answer.image, picture.pixels)
-    else:
-        data = encode(
-            picture.pixels,
-            format,
-            quality=output.quality,
-            icc_profile=picture.icc_profile,
-            exif=picture.exif,
+    def _observe(self, call: Call, code: str, reason: str = "", **known: Any) -> Record:
+        record = Record(
+            request_id=call.request_id,
+            method=call.method,
+            client=call.client,
+            code=code,
+            reason=reason,
+            began=call.began,
+            trace_parent=call.trace_parent,
+            **{"seconds": time.perf_counter() - call.arrived, **known},
         )
-        size = len(data)
-        answer.image.encoded = data
-    if size > max_bytes:
-        raise ImageTooLarge(
-            f"the anonymized image has {size} bytes as {format}; an answer holds {max_bytes}, "
-            "ask for JPEG, for WebP or for a lower quality"
-        )
-    return answer
+        for observe in self._observers:
+            observe(record)
+        return record
 
 
-def _timings(begin: float, **steps: float) -> pb.Timings:
-    """Return the timings of steps; what passed since `begin` besides was queueing."""
-    passed = (time.perf_counter() - begin) * 1000
-    return pb.Timings(queue_ms=max(0.0, passed - sum(steps.values())), **steps)
+def bucket(request: Request, pixels: int) -> tuple[bytes, int]:
+    """Return what pictures detected together have in common: options, and about the size."""
+    return request.detect_options.SerializeToString(deterministic=True), pixels.bit_length()
+
+
+def _response(method: str, body: bytes) -> Response:
+    if method.startswith("Detect"):
+        return pb.DetectResponse.FromString(body)
+    return pb.AnonymizeResponse.FromString(body)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from unface.errors import InvalidOption
-from unface.server.messages import METHODS, OUTPUT_FORMATS, SHAPES, number_of
 from unface.v1 import unface_pb2 as pb
+from unface.worker.messages import METHODS, OUTPUT_FORMATS, SHAPES, number_of
 
 
 def detect_options_message(

@@ -1,141 +1,188 @@
-"""One thread that does the work, one piece after the other, behind a bounded queue."""
+"""From waiting jobs to batches, and from batches to workers."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
-from unface.errors import Overloaded, UnfaceError
+from unface.errors import UnfaceError
+from unface.server.admission import Admission, overloaded
+from unface.server.config import ServerConfig
+from unface.server.crew import Crew, Worker
+from unface.server.fairness import FairQueue
+from unface.server.jobs import Answer, Job
+from unface.server.record import Load
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+BATCHES_AHEAD = 2  # in a worker: one is detected while the next is decoded
+# Pictures larger than that go alone: on a CPU all cores share one, and a batch would only make
+# its pictures wait for each other. A GPU has room for many at once.
+BATCH_PIXELS = {"cpu": 1_000_000, "gpu": 32_000_000}
+SMOOTHING = 0.1  # of the measured speed: the newest answer's part
 
 
 class Expired(UnfaceError):
-    """The deadline passed while the work was still waiting; it was not started."""
+    """The deadline passed before the answer was there."""
 
 
 class Closed(UnfaceError):
     """The server is shutting down; the work was not started."""
 
 
-@dataclass(eq=False)
-class _Entry(Generic[Job, Result]):
-    job: Job
-    expires_at: float  # of time.monotonic()
-    future: Future[Result] = field(default_factory=Future)
+class Scheduler:
+    """Lets jobs in, has them wait their turn, and gives them to workers in batches.
 
-
-class Scheduler(Generic[Job, Result]):
-    """Calls `work(job)` on one thread of its own, first come first served.
-
-    `work` is never called twice at a time, so that it may own a device or an interpreter. At most
-    `queue_size` jobs wait. A job whose caller has gone leaves the queue at once, one whose
-    deadline has passed is dropped when its turn comes: neither reaches `work`.
+    Jobs of one bucket are done together, as many as have come while the workers were busy, and no
+    more than `batch_size`; `batch_delay_ms` makes an idle worker wait for more. Everything happens
+    on the event loop. `batched` is told the size of every batch.
     """
 
     def __init__(
-        self, work: Callable[[Job], Result], queue_size: int, name: str = "unface-worker"
+        self, config: ServerConfig, admission: Admission, batched: Callable[[int], None]
     ) -> None:
-        self._work = work
-        self._queue_size = queue_size
-        self._waiting: deque[_Entry[Job, Result]] = deque()
-        self._changed = threading.Condition()
+        self._config = config
+        self._admission = admission
+        self._batched = batched
+        self._queue = FairQueue()
+        self._speed = _Speed()
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self.crew: Crew  # set by whoever makes both: each calls the other
 
-    def submit(self, job: Job, expires_at: float = float("inf")) -> Future[Result]:
-        """Queue a job and return its future; cancelling that takes it out of the queue.
+    async def run(self, job: Job) -> Answer:
+        """Return a worker's answer.
 
-        `expires_at` is a time of `time.monotonic()`. The future holds what `work` returned or
-        raised, `Expired` or `Closed`. Raises `Overloaded` at once when the queue is full and
-        `Closed` after `close`.
+        Raises `Overloaded` at once when there is no room, `Closed` after `close`, `Expired` when
+        the deadline passes while the job waits, `WorkerLost`, and `WorkFailed` with a worker's
+        error. Cancelled, the job leaves the queue, or its worker stops at the next step.
         """
-        entry: _Entry[Job, Result] = _Entry(job, expires_at)
-        with self._changed:
-            if self._closed:
-                raise Closed("the server is shutting down; try again later")
-            if len(self._waiting) >= self._queue_size:
-                raise Overloaded(
-                    f"{self._queue_size} requests are waiting already; try again later"
-                )
-            self._waiting.append(entry)
-            self._changed.notify()
-        # By its future alone: a callback that holds the entry would make a cycle, and its picture
-        # would live until the next garbage collection.
-        entry.future.add_done_callback(self._forget)
-        return entry.future
+        self.check_room()
+        with self._admission.request(job):
+            self._queue.push(job)
+            self.pump()
+            try:
+                return await job.future
+            except asyncio.CancelledError:
+                self._cancel(job)
+                raise
 
-    async def run(self, job: Job, expires_at: float = float("inf")) -> Result:
-        """Queue a job and wait for its result, see `submit`.
+    def check_room(self) -> None:
+        """Raise `Overloaded` or `Closed` if no job would be let in now."""
+        if self._closed:
+            raise Closed("the server is shutting down; try again later")
+        waiting, wait = len(self._queue), self.expected_wait
+        if waiting >= self._config.queue_size:
+            raise overloaded(f"{waiting} requests are waiting already; try again later", wait)
+        if waiting and wait * 1000 > self._config.queue_ms:
+            raise overloaded(
+                f"a request would wait for {wait * 1000:.0f} ms; try again later", wait / 2
+            )
 
-        Cancelled while the job waits, it leaves the queue; cancelled while `work` runs, this
-        waits for `work` to end, so that the job's memory is free when this returns.
-        """
-        return await finish(self.submit(job, expires_at))
+    @property
+    def expected_wait(self) -> float:
+        """Seconds that a job would wait that came now; 0 while nothing is known of the speed."""
+        return self._speed.seconds(self._queue.cost) / max(1, len(self.crew.ready))
 
-    def close(self, *, finish_queued: bool = True, timeout: float | None = None) -> bool:
-        """Refuse new jobs, finish those queued (or fail them with `Closed`), end the thread.
+    @property
+    def load(self) -> Load:
+        """How much there is to do."""
+        return Load(
+            waiting=len(self._queue),
+            waiting_pixels=self._queue.pixels,
+            in_flight=sum(len(worker.jobs) for worker in self.crew.ready),
+            streams=self._admission.streams,
+            workers=len(self.crew.ready),
+            expected_wait_seconds=self.expected_wait,
+        )
 
-        Returns whether the thread has ended: false when `work` still runs after `timeout` seconds.
-        """
-        with self._changed:
-            self._closed = True
-            dropped = [] if finish_queued else list(self._waiting)
-            for entry in dropped:
-                self._waiting.remove(entry)
-            self._changed.notify()
-        for entry in dropped:
-            if entry.future.set_running_or_notify_cancel():
-                entry.future.set_exception(Closed("the server is shutting down; try again later"))
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+    def close(self) -> None:
+        """Refuse new jobs, and fail those that wait with `Closed`."""
+        self._closed = True
+        while job := self._queue.first():
+            self._queue.take(job)
+            if not job.future.done():
+                job.future.set_exception(Closed("the server is shutting down; try again later"))
 
-    def _forget(self, future: Future[Result]) -> None:
-        if future.cancelled():
-            with self._changed:
-                self._waiting = deque(e for e in self._waiting if e.future is not future)
+    def answered(self, job: Job) -> None:
+        """Learn from a job that is done how fast the workers are."""
+        self._speed.note(job)
 
-    def _next(self) -> _Entry[Job, Result] | None:
-        with self._changed:
-            while not self._waiting and not self._closed:
-                self._changed.wait()
-            return self._waiting.popleft() if self._waiting else None
+    def pump(self) -> None:
+        """Give workers what they have room for."""
+        while (first := self._next()) and (worker := self._free(first)):
+            batch = self._queue.alike(first, self._config.batch_size, self._fits)
+            if self._worth_waiting(first, batch):
+                return
+            for job in batch:
+                self._queue.take(job)
+            self._batched(len(batch))
+            worker.start(batch)
 
-    def _run(self) -> None:
-        while (entry := self._next()) is not None:
-            self._serve(entry)
-            del entry  # or its picture would live until the next one comes
+    def _next(self) -> Job | None:
+        """Return the job whose turn it is; those whose deadline has passed leave the queue."""
+        while job := self._queue.first():
+            if time.monotonic() >= job.expires_at:
+                self._queue.take(job)
+                job.future.set_exception(Expired("the deadline passed while the request waited"))
+            else:
+                return job
+        return None
 
-    def _serve(self, entry: _Entry[Job, Result]) -> None:
-        if not entry.future.set_running_or_notify_cancel():
-            return
-        if time.monotonic() >= entry.expires_at:
-            entry.future.set_exception(Expired("the deadline passed while the request waited"))
-            return
-        try:
-            result = self._work(entry.job)
-        except BaseException as error:  # noqa: BLE001 - whatever it is belongs to the caller
-            entry.future.set_exception(error)
+    def _free(self, job: Job) -> Worker | None:
+        """Return the worker with the least to do, if it has room for a job."""
+        workers = [w for w in self.crew.ready if len(w.batches) < BATCHES_AHEAD]
+        decoded = sum(worker.pixels for worker in self.crew.ready)
+        if decoded and decoded + job.pixels > self._config.max_decoded_pixels:
+            return None
+        return min(workers, key=lambda worker: worker.pixels, default=None)
+
+    def _fits(self, chosen: list[Job], job: Job) -> bool:
+        """Say whether a job may join a batch."""
+        together = sum(mate.pixels for mate in chosen) + job.pixels
+        decoded = sum(worker.pixels for worker in self.crew.ready)
+        device = "gpu" if self.crew.info.device else "cpu"
+        return (
+            together <= BATCH_PIXELS[device]
+            and decoded + together <= self._config.max_decoded_pixels
+        )
+
+    def _worth_waiting(self, first: Job, batch: list[Job]) -> bool:
+        """Say whether a batch that could begin waits for more jobs; it is looked at again then."""
+        if len(batch) >= self._config.batch_size:
+            return False
+        left = first.entered + self._config.batch_delay_ms / 1000 - time.monotonic()
+        if left <= 0:
+            return False
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(left, self._look_again)
+        return True
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self.pump()
+
+    def _cancel(self, job: Job) -> None:
+        if job.cancel is None:
+            self._queue.remove(job)
         else:
-            entry.future.set_result(result)
+            job.cancel()
 
 
-async def finish(future: Future[Result]) -> Result:
-    """Await a thread's future; when cancelled, cancel it too or else wait until it has ended."""
-    done = asyncio.wrap_future(future)
-    try:
-        return await asyncio.shield(done)
-    except asyncio.CancelledError:
-        if not future.cancel():
-            await asyncio.wait([done])
-            if not done.cancelled():
-                done.exception()  # marks it as seen: its caller has gone
-        raise
+class _Speed:
+    """How many seconds a pixel takes, measured from one answer to the next while there is work."""
+
+    def __init__(self) -> None:
+        self._per_pixel = 0.0
+        self._last = time.monotonic()
+
+    def note(self, job: Job) -> None:
+        """Learn from a job that has just been answered."""
+        now = time.monotonic()
+        passed, self._last = now - max(self._last, job.entered), now
+        measured = passed / job.cost
+        known = self._per_pixel or measured
+        self._per_pixel = known + SMOOTHING * (measured - known)
+
+    def seconds(self, cost: int) -> float:
+        """Return how long so much work takes all workers together."""
+        return self._per_pixel * cost

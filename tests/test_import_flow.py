@@ -19,6 +19,8 @@ ROOMS = {
     "gpu": "gpu",
     "engines": "engines",
     "calibration": "calibration",
+    "quality": "quality",
+    "worker": "worker",
     "server": "server",
     "api": "api",
 }
@@ -30,8 +32,21 @@ MAY_USE: dict[str, set[str]] = {
     "gpu": {"mtcnn"},
     "engines": {"kernels", "mtcnn", "gpu"},
     "calibration": {"kernels", "mtcnn", "engines"},
-    "server": {"v1", "kernels", "mtcnn", "anonymize", "engines", "calibration"},
-    "api": {"v1", "kernels", "mtcnn", "anonymize", "gpu", "engines", "calibration", "server"},
+    "quality": {"mtcnn", "anonymize", "calibration"},
+    "worker": {"v1", "kernels", "mtcnn", "anonymize", "engines"},
+    "server": {"v1", "mtcnn", "anonymize", "engines", "quality", "worker"},
+    "api": {
+        "v1",
+        "kernels",
+        "mtcnn",
+        "anonymize",
+        "gpu",
+        "engines",
+        "calibration",
+        "quality",
+        "worker",
+        "server",
+    },
 }
 LIBRARIES: dict[str, set[str]] = {
     "v1": {"google", "grpc"},
@@ -41,13 +56,28 @@ LIBRARIES: dict[str, set[str]] = {
     "gpu": {"numpy"},
     "engines": {"numpy", "cv2", "ai_edge_litert"},
     "calibration": {"numpy", "cv2", "tqdm"},
-    "server": {"numpy", "grpc", "grpc_health", "grpc_reflection", "google", "typing_extensions"},
+    "quality": {"numpy"},
+    "worker": {"numpy", "google"},
+    "server": {
+        "grpc",
+        "grpc_health",
+        "grpc_reflection",
+        "google",
+        "typing_extensions",
+        "pydantic",
+        "pydantic_settings",
+        "prometheus_client",
+    },
     "api": {"numpy", "grpc", "grpc_health", "tqdm", "typing_extensions"},
 }
 # What comes with unface[engines] stays in the files that build, calibrate and judge engines, and
 # what comes with unface[gpu] in those that open a GPU: a detection may not need it.
 ENGINE_LIBRARIES = {"torch", "safetensors", "flatbuffers", "onnx", "onnxruntime"}
 ENGINE_FILES: dict[str, set[str]] = {
+    "api/sealing.py": {"cryptography"},
+    "server/tokens.py": {"jwt"},
+    "server/tracing.py": {"opentelemetry"},
+    "server/cards.py": {"pynvml"},
     "gpu/arrays.py": {"cuda"},
     "gpu/cuda.py": {"cuda"},
     "gpu/program.py": {"cuda"},
@@ -61,7 +91,7 @@ ENGINE_FILES: dict[str, set[str]] = {
     "calibration/onnx_network.py": {"onnxruntime"},
 }
 BARE = {*ROOMS, "proto"} - {"v1"}
-EVERYBODY = {"errors"}  # `unface.errors` imports nothing
+EVERYBODY = {"errors", "sealing"}  # import no room
 
 
 def imported(source: str) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from corpus import BadInput, GoodInput, bad_inputs, odd_but_good_inputs
 from serving import ServerProcess, serving_oddly
 
-from unface.server.messages import raw_image_message
+from unface.worker.messages import raw_image_message
 from unface.server.status import REASON_KEY
 from unface.v1 import unface_pb2 as pb
 from unface.v1.unface_pb2_grpc import UnfaceStub

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from serving import ODD_SERVER, ServerProcess, free_port, serving, serving_oddly, started
 
 from unface.engines import prebuilt
-from unface.server.messages import raw_image_message
+from unface.worker.messages import raw_image_message
 from unface.v1 import unface_pb2 as pb
 from unface.v1.unface_pb2_grpc import UnfaceStub
 
@@ -138,10 +138,10 @@ def test_a_port_that_is_taken_is_said_in_one_line(server: ServerProcess) -> None
 @pytest.mark.parametrize(
     ("flags", "message", "code"),
     [
-        (("--host", "192.0.2.1"), "cannot listen on 192.0.2.1", 1),
+        (("--host", "192.0.2.1", "--insecure"), "cannot listen on 192.0.2.1", 1),
         (("--precision", "fp4"), "precision is 'fp4'; there are", 1),
-        (("--threads", "0"), "threads is 0; it must be 1 to 64", 2),
-        (("--port", "99999"), "port is 99999; it must be 0 to 65535", 2),
+        (("--threads", "0"), "threads is '0': it should be greater than or equal to 1", 2),
+        (("--port", "99999"), "port is '99999': it should be less than or equal to 65535", 2),
     ],
 )
 def test_what_cannot_be_served_is_said_and_the_exit_code_is_not_zero(
@@ -155,14 +155,19 @@ def test_what_cannot_be_served_is_said_and_the_exit_code_is_not_zero(
 
 def test_a_missing_engine_is_said_and_nothing_is_served(tmp_path: Path) -> None:
     """A copy of the manifest without its engines stands for an installation that lost them."""
-    program = f"""
+    worker = f"""
 import sys
 from pathlib import Path
 from unface.engines import shelf
-from unface.server.app import run
-from unface.server.config import ServerConfig
+from unface.worker.process import run
 shelf.files = lambda package: Path({str(tmp_path)!r})
-sys.exit(run(ServerConfig(port=0)))
+sys.exit(run(int(sys.argv[1])))
+"""
+    program = f"""
+import sys
+from unface.server.app import run
+from unface.server.config import load_config
+sys.exit(run(load_config(flags={{"port": 0}}), [sys.executable, "-c", {worker!r}]))
 """
     manifest = Path(ODD_SERVER).parents[2] / "engines" / "prebuilt" / "manifest.json"
     (tmp_path / "prebuilt").mkdir()

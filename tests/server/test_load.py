@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from serving import serving, serving_oddly
 
 from unface.anonymize import encode
-from unface.server.messages import raw_image_message
+from unface.worker.messages import raw_image_message
 from unface.v1 import unface_pb2 as pb
 from unface.v1.unface_pb2_grpc import UnfaceStub
 
 Image = NDArray[np.uint8]
-BUSY = ("--queue-size", "1", "--pictures", "1")  # one worked on, one waiting
+BUSY = ("--queue-size", "1", "--batch-size", "1")  # one worked on, one decoded, one waiting
 
 
 def request(width: int, height: int = 20) -> pb.DetectRequest:
@@ -34,10 +34,10 @@ def test_overload_is_refused_at_once_and_the_rest_is_answered() -> None:
         calls = [stub.Detect.future(request(77), timeout=20) for _ in range(6)]
         errors = [call.exception(20) for call in calls]
         refused = [error for error in errors if error is not None]
-        assert len(refused) == 4
+        assert len(refused) == 3
         for error in refused:
             assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert error.details() == "2 requests are waiting already; try again later"
+            assert error.details() == "1 requests are waiting already; try again later"
         assert time.monotonic() - begin > 1.4
         assert stub.Detect(request(20), timeout=20).width == 20
 

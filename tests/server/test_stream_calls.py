@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from serving import serving_oddly
 
 from unface.anonymize import encode
-from unface.server.messages import raw_image_message
+from unface.worker.messages import raw_image_message
 from unface.v1 import unface_pb2 as pb
 from unface.v1.unface_pb2_grpc import UnfaceStub
 
@@ -148,7 +148,7 @@ stream = client.detect_stream(frames)
 next(stream)
 os._exit(9)
 """
-    flags = ("--slow", "0.05", "--max-streams", "1", "--queue-size", "1", "--pictures", "1")
+    flags = ("--slow", "0.05", "--max-streams", "1", "--queue-size", "2")
     with serving_oddly(*flags) as running, grpc.insecure_channel(running.target) as channel:
         stub = UnfaceStub(channel)
         small = np.zeros((20, 20, 3), np.uint8)

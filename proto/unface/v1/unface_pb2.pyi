@@ -15,10 +15,18 @@ Everywhere below:
     ImageTooLarge  INVALID_ARGUMENT    more bytes or pixels than GetServerInfo names
     InvalidOption  INVALID_ARGUMENT    an option has a value outside what it accepts
     Overloaded     RESOURCE_EXHAUSTED  too much is waiting; nothing was done, try again later
-    Expired        DEADLINE_EXCEEDED   the deadline passed while the request waited
+    Unauthenticated UNAUTHENTICATED    a token is missing, or not one that this server takes
+    Forbidden      PERMISSION_DENIED   the token lacks the scope; the message names it
+    Expired        DEADLINE_EXCEEDED   the deadline passed before the answer was there
     Closed         UNAVAILABLE         the server is shutting down
+    WorkerLost     UNAVAILABLE         the process that did the work ended; another takes over
     EngineError    INTERNAL            an engine gave an answer that cannot be
     Internal       INTERNAL            a defect; the message names the entry in the server's log
+  Overloaded comes with `grpc-retry-pushback-ms`: after so many milliseconds there is room.
+- Every answer's trailing metadata carries `unface-request-id`: the client's own, sent under that
+  name (1 to 64 of A-Z a-z 0-9 . _ -), or one that the server made. Its log names it too.
+- A server with authentication takes `authorization: Bearer TOKEN` (a JWT). Scopes: "detect" for
+  Detect, DetectStream and Report, "anonymize" for Anonymize and AnonymizeStream, "admin" for Admin.
 - An error is an error: never an answer without faces, never a picture left as it was.
 """
 
@@ -125,6 +133,30 @@ OUTPUT_FORMAT_WEBP: OutputFormat.ValueType  # 3
 OUTPUT_FORMAT_RAW: OutputFormat.ValueType  # 4
 """RawImage, for pictures that come encoded as well."""
 Global___OutputFormat: _TypeAlias = OutputFormat  # noqa: Y015
+
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """PRIORITY_INTERACTIVE for single calls, PRIORITY_BULK for streams."""
+    PRIORITY_INTERACTIVE: _Priority.ValueType  # 1
+    """Somebody waits for the answer."""
+    PRIORITY_BULK: _Priority.ValueType  # 2
+    """Archives and the like."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """Who goes first when requests wait. Neither waits for ever on the other."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""PRIORITY_INTERACTIVE for single calls, PRIORITY_BULK for streams."""
+PRIORITY_INTERACTIVE: Priority.ValueType  # 1
+"""Somebody waits for the answer."""
+PRIORITY_BULK: Priority.ValueType  # 2
+"""Archives and the like."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
 @_typing.final
 class Image(_message.Message):
@@ -522,6 +554,9 @@ class Timings(_message.Message):
     DETECT_MS_FIELD_NUMBER: _builtins.int
     MASK_MS_FIELD_NUMBER: _builtins.int
     ENCODE_MS_FIELD_NUMBER: _builtins.int
+    PNET_MS_FIELD_NUMBER: _builtins.int
+    RNET_MS_FIELD_NUMBER: _builtins.int
+    ONET_MS_FIELD_NUMBER: _builtins.int
     queue_ms: _builtins.float
     """Waiting: for a place to decode in, and for the detector."""
     decode_ms: _builtins.float
@@ -532,6 +567,12 @@ class Timings(_message.Message):
     """Covering the faces."""
     encode_ms: _builtins.float
     """From pixels to bytes."""
+    pnet_ms: _builtins.float
+    """Of detect_ms: the pyramid and P-Net. 0 where a GPU does all stages in one go."""
+    rnet_ms: _builtins.float
+    """Of detect_ms: R-Net."""
+    onet_ms: _builtins.float
+    """Of detect_ms: O-Net."""
     def __init__(
         self,
         *,
@@ -540,10 +581,13 @@ class Timings(_message.Message):
         detect_ms: _builtins.float = ...,
         mask_ms: _builtins.float = ...,
         encode_ms: _builtins.float = ...,
+        pnet_ms: _builtins.float = ...,
+        rnet_ms: _builtins.float = ...,
+        onet_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_ms", b"decode_ms", "detect_ms", b"detect_ms", "encode_ms", b"encode_ms", "mask_ms", b"mask_ms", "queue_ms", b"queue_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_ms", b"decode_ms", "detect_ms", b"detect_ms", "encode_ms", b"encode_ms", "mask_ms", b"mask_ms", "onet_ms", b"onet_ms", "pnet_ms", b"pnet_ms", "queue_ms", b"queue_ms", "rnet_ms", b"rnet_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -558,8 +602,11 @@ class DetectRequest(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     DETECT_OPTIONS_FIELD_NUMBER: _builtins.int
     FRAME_ID_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     frame_id: _builtins.int
     """Streams: any number; its answer repeats it. Not read otherwise."""
+    priority: Global___Priority.ValueType
+    """Default: by the kind of call."""
     @_builtins.property
     def image(self) -> Global___Image:
         """Required."""
@@ -574,10 +621,11 @@ class DetectRequest(_message.Message):
         image: Global___Image | None = ...,
         detect_options: Global___DetectOptions | None = ...,
         frame_id: _builtins.int | None = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_id", b"_frame_id", "detect_options", b"detect_options", "frame_id", b"frame_id", "image", b"image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_id", b"_frame_id", "detect_options", b"detect_options", "frame_id", b"frame_id", "image", b"image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_id", b"_frame_id", "detect_options", b"detect_options", "frame_id", b"frame_id", "image", b"image", "priority", b"priority"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frame_id: _TypeAlias = _typing.Literal["frame_id"]  # noqa: Y015
     _WhichOneofArgType__frame_id: _TypeAlias = _typing.Literal["_frame_id", b"_frame_id"]  # noqa: Y015
@@ -597,6 +645,8 @@ class DetectResponse(_message.Message):
     BACKEND_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     width: _builtins.int
     """Width of the upright picture in pixels."""
     height: _builtins.int
@@ -605,6 +655,10 @@ class DetectResponse(_message.Message):
     """What computed it: "cuda" on a GPU, "native" or "tflite" on the CPU."""
     precision: _builtins.str
     """In which arithmetic: "fp32" or "int8", on a GPU "fp16"."""
+    request_id: _builtins.str
+    """What the server's log and Report call this request."""
+    profile: _builtins.str
+    """The profile that served: the one asked for, unless the operator tries another one."""
     @_builtins.property
     def faces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Face]:
         """Best score first; empty when there are none."""
@@ -622,10 +676,12 @@ class DetectResponse(_message.Message):
         backend: _builtins.str = ...,
         precision: _builtins.str = ...,
         timings: Global___Timings | None = ...,
+        request_id: _builtins.str = ...,
+        profile: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "faces", b"faces", "height", b"height", "precision", b"precision", "timings", b"timings", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "faces", b"faces", "height", b"height", "precision", b"precision", "profile", b"profile", "request_id", b"request_id", "timings", b"timings", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -641,8 +697,11 @@ class AnonymizeRequest(_message.Message):
     DETECT_OPTIONS_FIELD_NUMBER: _builtins.int
     ANONYMIZE_OPTIONS_FIELD_NUMBER: _builtins.int
     FRAME_ID_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     frame_id: _builtins.int
     """Streams: any number; its answer repeats it. Not read otherwise."""
+    priority: Global___Priority.ValueType
+    """Default: by the kind of call."""
     @_builtins.property
     def image(self) -> Global___Image:
         """Required."""
@@ -662,10 +721,11 @@ class AnonymizeRequest(_message.Message):
         detect_options: Global___DetectOptions | None = ...,
         anonymize_options: Global___AnonymizeOptions | None = ...,
         frame_id: _builtins.int | None = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_id", b"_frame_id", "anonymize_options", b"anonymize_options", "detect_options", b"detect_options", "frame_id", b"frame_id", "image", b"image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_id", b"_frame_id", "anonymize_options", b"anonymize_options", "detect_options", b"detect_options", "frame_id", b"frame_id", "image", b"image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_id", b"_frame_id", "anonymize_options", b"anonymize_options", "detect_options", b"detect_options", "frame_id", b"frame_id", "image", b"image", "priority", b"priority"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frame_id: _TypeAlias = _typing.Literal["frame_id"]  # noqa: Y015
     _WhichOneofArgType__frame_id: _TypeAlias = _typing.Literal["_frame_id", b"_frame_id"]  # noqa: Y015
@@ -687,6 +747,8 @@ class AnonymizeResponse(_message.Message):
     BACKEND_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     format: Global___OutputFormat.ValueType
     """The form it is in; never OUTPUT_FORMAT_UNSPECIFIED."""
     width: _builtins.int
@@ -697,6 +759,10 @@ class AnonymizeResponse(_message.Message):
     """What found the faces: "cuda" on a GPU, "native" or "tflite" on the CPU."""
     precision: _builtins.str
     """In which arithmetic: "fp32" or "int8", on a GPU "fp16"."""
+    request_id: _builtins.str
+    """What the server's log and Report call this request."""
+    profile: _builtins.str
+    """The profile that served: the one asked for, unless the operator tries another one."""
     @_builtins.property
     def image(self) -> Global___Image:
         """The picture: raw for OUTPUT_FORMAT_RAW, else encoded."""
@@ -720,10 +786,12 @@ class AnonymizeResponse(_message.Message):
         backend: _builtins.str = ...,
         precision: _builtins.str = ...,
         timings: Global___Timings | None = ...,
+        request_id: _builtins.str = ...,
+        profile: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "faces", b"faces", "format", b"format", "height", b"height", "image", b"image", "precision", b"precision", "timings", b"timings", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "faces", b"faces", "format", b"format", "height", b"height", "image", b"image", "precision", b"precision", "profile", b"profile", "request_id", b"request_id", "timings", b"timings", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1007,3 +1075,122 @@ class GetServerInfoResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
+
+@_typing.final
+class ReportRequest(_message.Message):
+    """Faces that an answer missed, and boxes of it that are no faces."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    FALSE_FACES_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Of the answer; empty if it is not known any more."""
+    profile: _builtins.str
+    """The profile that served, if known."""
+    @_builtins.property
+    def image(self) -> Global___Image:
+        """The picture. Looked at for its size alone, unless the operator keeps crops of reported places."""
+
+    @_builtins.property
+    def missed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Box]:
+        """Faces that were not found."""
+
+    @_builtins.property
+    def false_faces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Box]:
+        """What was found and is no face."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        image: Global___Image | None = ...,
+        missed: _abc.Iterable[Global___Box] | None = ...,
+        false_faces: _abc.Iterable[Global___Box] | None = ...,
+        profile: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["false_faces", b"false_faces", "image", b"image", "missed", b"missed", "profile", b"profile", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportRequest: _TypeAlias = ReportRequest  # noqa: Y015
+
+@_typing.final
+class ReportResponse(_message.Message):
+    """What became of a report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_ID_FIELD_NUMBER: _builtins.int
+    CROPS_KEPT_FIELD_NUMBER: _builtins.int
+    report_id: _builtins.int
+    """Its number in the operator's store."""
+    crops_kept: _builtins.bool
+    """Whether encrypted crops of the reported places were kept."""
+    def __init__(
+        self,
+        *,
+        report_id: _builtins.int = ...,
+        crops_kept: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crops_kept", b"crops_kept", "report_id", b"report_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportResponse: _TypeAlias = ReportResponse  # noqa: Y015
+
+@_typing.final
+class ReloadRequest(_message.Message):
+    """Asks for the engines to be loaded anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReloadRequest: _TypeAlias = ReloadRequest  # noqa: Y015
+
+@_typing.final
+class ReloadResponse(_message.Message):
+    """The engines that serve now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    ENGINES_FIELD_NUMBER: _builtins.int
+    backend: _builtins.str
+    """What computes: "cuda" on a GPU, "native" or "tflite" on the CPU."""
+    precision: _builtins.str
+    """In which arithmetic, unless the profile says otherwise."""
+    @_builtins.property
+    def engines(self) -> _containers.RepeatedCompositeFieldContainer[Global___Engine]:
+        """The engines in use."""
+
+    def __init__(
+        self,
+        *,
+        backend: _builtins.str = ...,
+        precision: _builtins.str = ...,
+        engines: _abc.Iterable[Global___Engine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "engines", b"engines", "precision", b"precision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReloadResponse: _TypeAlias = ReloadResponse  # noqa: Y015

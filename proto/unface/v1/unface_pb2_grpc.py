@@ -60,6 +60,11 @@ class UnfaceStub:
                 request_serializer=unface_dot_v1_dot_unface__pb2.GetServerInfoRequest.SerializeToString,
                 response_deserializer=unface_dot_v1_dot_unface__pb2.GetServerInfoResponse.FromString,
                 _registered_method=True)
+        self.Report = channel.unary_unary(
+                '/unface.v1.Unface/Report',
+                request_serializer=unface_dot_v1_dot_unface__pb2.ReportRequest.SerializeToString,
+                response_deserializer=unface_dot_v1_dot_unface__pb2.ReportResponse.FromString,
+                _registered_method=True)
 
 
 class UnfaceServicer:
@@ -103,6 +108,14 @@ class UnfaceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Report(self, request, context):
+        """Tells the server's operator of faces that were missed or found where there are none. Answers
+        FAILED_PRECONDITION where the operator keeps no reports.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UnfaceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -130,6 +143,11 @@ def add_UnfaceServicer_to_server(servicer, server):
                     servicer.GetServerInfo,
                     request_deserializer=unface_dot_v1_dot_unface__pb2.GetServerInfoRequest.FromString,
                     response_serializer=unface_dot_v1_dot_unface__pb2.GetServerInfoResponse.SerializeToString,
+            ),
+            'Report': grpc.unary_unary_rpc_method_handler(
+                    servicer.Report,
+                    request_deserializer=unface_dot_v1_dot_unface__pb2.ReportRequest.FromString,
+                    response_serializer=unface_dot_v1_dot_unface__pb2.ReportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -268,6 +286,114 @@ class Unface:
             '/unface.v1.Unface/GetServerInfo',
             unface_dot_v1_dot_unface__pb2.GetServerInfoRequest.SerializeToString,
             unface_dot_v1_dot_unface__pb2.GetServerInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Report(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unface.v1.Unface/Report',
+            unface_dot_v1_dot_unface__pb2.ReportRequest.SerializeToString,
+            unface_dot_v1_dot_unface__pb2.ReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class AdminStub:
+    """For the operator of a server. Where there is authentication, the scope "admin" is needed; without
+    it, only a server that listens on this machine alone answers.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Reload = channel.unary_unary(
+                '/unface.v1.Admin/Reload',
+                request_serializer=unface_dot_v1_dot_unface__pb2.ReloadRequest.SerializeToString,
+                response_deserializer=unface_dot_v1_dot_unface__pb2.ReloadResponse.FromString,
+                _registered_method=True)
+
+
+class AdminServicer:
+    """For the operator of a server. Where there is authentication, the scope "admin" is needed; without
+    it, only a server that listens on this machine alone answers.
+    """
+
+    def Reload(self, request, context):
+        """Loads the engines anew from their folder. They serve once they have passed their certificate
+        and a warm-up detection; until then, and when they do not pass (FAILED_PRECONDITION), those
+        that were there go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AdminServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Reload': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reload,
+                    request_deserializer=unface_dot_v1_dot_unface__pb2.ReloadRequest.FromString,
+                    response_serializer=unface_dot_v1_dot_unface__pb2.ReloadResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'unface.v1.Admin', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('unface.v1.Admin', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Admin:
+    """For the operator of a server. Where there is authentication, the scope "admin" is needed; without
+    it, only a server that listens on this machine alone answers.
+    """
+
+    @staticmethod
+    def Reload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unface.v1.Admin/Reload',
+            unface_dot_v1_dot_unface__pb2.ReloadRequest.SerializeToString,
+            unface_dot_v1_dot_unface__pb2.ReloadResponse.FromString,
             options,
             channel_credentials,
             insecure,

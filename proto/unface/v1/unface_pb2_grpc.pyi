@@ -15,10 +15,18 @@ Everywhere below:
     ImageTooLarge  INVALID_ARGUMENT    more bytes or pixels than GetServerInfo names
     InvalidOption  INVALID_ARGUMENT    an option has a value outside what it accepts
     Overloaded     RESOURCE_EXHAUSTED  too much is waiting; nothing was done, try again later
-    Expired        DEADLINE_EXCEEDED   the deadline passed while the request waited
+    Unauthenticated UNAUTHENTICATED    a token is missing, or not one that this server takes
+    Forbidden      PERMISSION_DENIED   the token lacks the scope; the message names it
+    Expired        DEADLINE_EXCEEDED   the deadline passed before the answer was there
     Closed         UNAVAILABLE         the server is shutting down
+    WorkerLost     UNAVAILABLE         the process that did the work ended; another takes over
     EngineError    INTERNAL            an engine gave an answer that cannot be
     Internal       INTERNAL            a defect; the message names the entry in the server's log
+  Overloaded comes with `grpc-retry-pushback-ms`: after so many milliseconds there is room.
+- Every answer's trailing metadata carries `unface-request-id`: the client's own, sent under that
+  name (1 to 64 of A-Z a-z 0-9 . _ -), or one that the server made. Its log names it too.
+- A server with authentication takes `authorization: Bearer TOKEN` (a JWT). Scopes: "detect" for
+  Detect, DetectStream and Report, "anonymize" for Anonymize and AnonymizeStream, "admin" for Admin.
 - An error is an error: never an answer without faces, never a picture left as it was.
 """
 
@@ -65,6 +73,10 @@ class UnfaceStub:
     """Anonymize for many frames over one call, by the rules of DetectStream."""
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_unface_pb2.GetServerInfoRequest, _unface_pb2.GetServerInfoResponse]
     """Tells what serves, and within which limits."""
+    Report: _grpc.UnaryUnaryMultiCallable[_unface_pb2.ReportRequest, _unface_pb2.ReportResponse]
+    """Tells the server's operator of faces that were missed or found where there are none. Answers
+    FAILED_PRECONDITION where the operator keeps no reports.
+    """
 
 @_typing.type_check_only
 class UnfaceAsyncStub(UnfaceStub):
@@ -84,6 +96,10 @@ class UnfaceAsyncStub(UnfaceStub):
     """Anonymize for many frames over one call, by the rules of DetectStream."""
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_unface_pb2.GetServerInfoRequest, _unface_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """Tells what serves, and within which limits."""
+    Report: _aio.UnaryUnaryMultiCallable[_unface_pb2.ReportRequest, _unface_pb2.ReportResponse]  # type: ignore[assignment]
+    """Tells the server's operator of faces that were missed or found where there are none. Answers
+    FAILED_PRECONDITION where the operator keeps no reports.
+    """
 
 class UnfaceServicer(metaclass=_abc_1.ABCMeta):
     """Finds faces in pictures and removes them. Pictures are neither kept nor logged."""
@@ -131,4 +147,60 @@ class UnfaceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_unface_pb2.GetServerInfoResponse, _abc.Awaitable[_unface_pb2.GetServerInfoResponse]]:
         """Tells what serves, and within which limits."""
 
+    @_abc_1.abstractmethod
+    def Report(
+        self,
+        request: _unface_pb2.ReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_unface_pb2.ReportResponse, _abc.Awaitable[_unface_pb2.ReportResponse]]:
+        """Tells the server's operator of faces that were missed or found where there are none. Answers
+        FAILED_PRECONDITION where the operator keeps no reports.
+        """
+
 def add_UnfaceServicer_to_server(servicer: UnfaceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class AdminStub:
+    """For the operator of a server. Where there is authentication, the scope "admin" is needed; without
+    it, only a server that listens on this machine alone answers.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> AdminAsyncStub: ...
+    Reload: _grpc.UnaryUnaryMultiCallable[_unface_pb2.ReloadRequest, _unface_pb2.ReloadResponse]
+    """Loads the engines anew from their folder. They serve once they have passed their certificate
+    and a warm-up detection; until then, and when they do not pass (FAILED_PRECONDITION), those
+    that were there go on.
+    """
+
+@_typing.type_check_only
+class AdminAsyncStub(AdminStub):
+    """For the operator of a server. Where there is authentication, the scope "admin" is needed; without
+    it, only a server that listens on this machine alone answers.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Reload: _aio.UnaryUnaryMultiCallable[_unface_pb2.ReloadRequest, _unface_pb2.ReloadResponse]  # type: ignore[assignment]
+    """Loads the engines anew from their folder. They serve once they have passed their certificate
+    and a warm-up detection; until then, and when they do not pass (FAILED_PRECONDITION), those
+    that were there go on.
+    """
+
+class AdminServicer(metaclass=_abc_1.ABCMeta):
+    """For the operator of a server. Where there is authentication, the scope "admin" is needed; without
+    it, only a server that listens on this machine alone answers.
+    """
+
+    @_abc_1.abstractmethod
+    def Reload(
+        self,
+        request: _unface_pb2.ReloadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_unface_pb2.ReloadResponse, _abc.Awaitable[_unface_pb2.ReloadResponse]]:
+        """Loads the engines anew from their folder. They serve once they have passed their certificate
+        and a warm-up detection; until then, and when they do not pass (FAILED_PRECONDITION), those
+        that were there go on.
+        """
+
+def add_AdminServicer_to_server(servicer: AdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 
+from unface.anonymize import decode
 from unface.errors import EngineError, UnfaceError
-from unface.server.pipeline import Pipeline
-from unface.v1 import unface_pb2 as pb
+from unface.mtcnn.options import DetectOptions
+from unface.worker.batch import Detector
 
 # Eileen Collins, NASA 1993 (public domain): 64 x 64 pixels, JPEG.
 FACE = base64.b64decode(
@@ -29,17 +30,16 @@ FACE = base64.b64decode(
 )
 
 
-async def warm_up(pipeline: Pipeline) -> None:
+def warm_up(detector: Detector) -> None:
     """Find the one face of `FACE`; raises `EngineError` with the reason when that fails."""
-    request = pb.DetectRequest(image=pb.Image(encoded=FACE))
     try:
-        answer = await pipeline.detect(request, expires_at=float("inf"))
+        faces = detector.detect(decode(FACE).pixels, DetectOptions())
     except UnfaceError as error:
         raise EngineError(f"the warm-up detection failed: {error}") from error
     except Exception as error:
         raise EngineError(f"the warm-up detection failed: {error!r}") from error
-    if len(answer.faces) != 1:
+    if len(faces) != 1:
         raise EngineError(
-            f"the warm-up detection found {len(answer.faces)} faces in a picture of one: "
-            f"the {answer.precision} engines cannot be trusted"
+            f"the warm-up detection found {len(faces)} faces in a picture of one: "
+            f"the {faces.precision} engines cannot be trusted"
         )

@@ -7,7 +7,7 @@ from unface.anonymize import FORMATS, METHODS, SHAPES, Limits, MaskOptions, enco
 from unface.errors import ImageTooLarge, InvalidImage, InvalidOption
 from unface.mtcnn.faces import LANDMARK_NAMES, Faces
 from unface.mtcnn.options import PROFILES, DetectOptions
-from unface.server import messages
+from unface.worker import messages
 from unface.server.requests import anonymize_options_message, detect_options_message
 from unface.v1 import unface_pb2 as pb
 
@@ -165,7 +165,7 @@ def test_faces_survive_the_wire_exactly(count: int) -> None:
     assert np.array_equal(got.scores, faces.scores)
     assert np.array_equal(got.landmarks, faces.landmarks)
     assert (got.width, got.height, got.backend, got.precision) == (640, 480, "tflite", "fp32")
-    assert got.timings_ms == {"queue": 1, "decode": 0, "detect": 2, "mask": 0, "encode": 0}
+    assert {step: ms for step, ms in got.timings_ms.items() if ms} == {"queue": 1, "detect": 2}
     assert got.boxes.shape == (count, 4)
     assert got.landmarks.shape == (count, 5, 2)
 

@@ -6,31 +6,31 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from unface.anonymize import FORMATS
 from unface.engines.cascades import Serving
 from unface.engines.device import SOURCE
-from unface.engines.shelf import NATIVE, read_shelf
+from unface.engines.shelf import NATIVE, read_engine_key, read_shelf
 from unface.mtcnn.options import PROFILES
 from unface.mtcnn.team import cores
-from unface.server.config import ServerConfig
-from unface.server.messages import detect_options_to_message
 from unface.v1 import unface_pb2 as pb
+from unface.worker.messages import detect_options_to_message
+from unface.worker.settings import Settings
 
 
 def server_info(
-    config: ServerConfig, serving: Callable[[], Serving]
+    settings: Settings, serving: Callable[[], Serving]
 ) -> Callable[[], pb.GetServerInfoResponse]:
     """Return what gives the answer at any moment; `serving` says what then serves."""
-    shelf = read_shelf(None if config.engines is None else Path(config.engines))
+    folder = None if settings.engines is None else Path(settings.engines)
+    shelf = read_shelf(folder, read_engine_key(settings.engine_key_file))
     fixed = pb.GetServerInfoResponse(
         version=version("unface"),
         engines=[
             pb.Engine(name=engine.network, precision=engine.precision, sha256=engine.sha256)
-            for precision in sorted({config.precision, *_precisions_of_profiles()})
+            for precision in sorted({settings.precision, *_precisions_of_profiles()})
             for engine in shelf.of(precision, shelf.fastest(precision)).values()
         ],
-        limits=pb.Limits(max_bytes=config.max_message_bytes, max_pixels=config.max_pixels),
-        formats=FORMATS,
+        limits=pb.Limits(max_bytes=settings.max_message_bytes, max_pixels=settings.max_pixels),
+        formats=settings.formats,
         profiles=[
             pb.Profile(
                 name=name,
@@ -39,7 +39,7 @@ def server_info(
             )
             for name, options in PROFILES.items()
         ],
-        threads=config.threads or cores(),
+        threads=settings.threads or cores(),
     )
     on_gpu = shelf.of(SOURCE, NATIVE)
 
