@@ -113,11 +113,12 @@ class Access(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no generi
 
         async def refuse(_: Any, context: Context) -> None:
             if self._observe is not None:
+                known = CALLER.get(None)
                 self._observe(
                     Record(
                         number,
                         method,
-                        _peer(context),
+                        caller_of(context).name if known else _peer(context),
                         failure.code.name,
                         failure.reason,
                         began,

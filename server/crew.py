@@ -110,7 +110,8 @@ class Worker:
 
     async def close(self) -> None:
         """Let it finish what it has, and end it."""
-        self._send({"kind": "close"})
+        if self._end.fileno() >= 0:
+            self._send({"kind": "close"})
         await asyncio.wait([self.gone], timeout=CLOSE_SECONDS)
         self.kill()
         await asyncio.wait([self.gone], timeout=CLOSE_SECONDS)
@@ -181,6 +182,7 @@ class Worker:
         """Fail the jobs of a process that has ended."""
         self._loop.remove_reader(self._end)
         self._end.close()
+        self.info = None
         self.kill()  # it may have closed the socket and live on
         if not self._warm.done():
             self._warm.set_exception(EngineError("the worker ended while it was starting"))
@@ -238,7 +240,7 @@ class Crew:
     @property
     def ready(self) -> list[Worker]:
         """The workers that serve."""
-        return [worker for worker in self._workers if worker.info and not worker.gone.done()]
+        return [worker for worker in self._workers if worker.info]
 
     @property
     def info(self) -> pb.GetServerInfoResponse:
@@ -302,8 +304,7 @@ class Crew:
         results = await asyncio.gather(*(w.warm() for w in new), return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors:
-            for worker in new:
-                worker.kill()
+            await asyncio.gather(*(worker.close() for worker in new))
             raise errors[0]
         return new
 

@@ -173,7 +173,7 @@ class _Speed:
 
     def __init__(self) -> None:
         self._per_pixel = 0.0
-        self._last = time.monotonic()
+        self._last = 0.0
 
     def note(self, job: Job) -> None:
         """Learn from a job that has just been answered."""

@@ -1,233 +1,340 @@
 import asyncio
 import gc
-import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, cast
 
 import pytest
 
 from unface.errors import Overloaded
-from unface.server.scheduler import Closed, Expired, Scheduler
+from unface.server.admission import Admission
+from unface.server.config import ServerConfig
+from unface.server.crew import Crew
+from unface.server.jobs import BULK, Answer, Job
+from unface.server.scheduler import BATCHES_AHEAD, Closed, Expired, Scheduler
+from unface.v1 import unface_pb2 as pb
 
 
-class Gate:
-    """Work that waits to be let through, and remembers what it was given."""
+class Desk:
+    """Stands for a worker: keeps its batches until a test lets it answer."""
 
-    def __init__(self) -> None:
-        self.open = threading.Event()
-        self.begun = threading.Event()
-        self.seen: list[int] = []
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self.batches: list[list[Job]] = []
+        self.given: list[list[str]] = []  # request ids of each batch
+        self.cancelled: list[str] = []
 
-    def __call__(self, job: int) -> int:
-        self.begun.set()
-        assert self.open.wait(10)
-        self.seen.append(job)
-        return job * 10
+    @property
+    def pixels(self) -> int:
+        return sum(job.pixels for batch in self.batches for job in batch)
 
+    @property
+    def jobs(self) -> list[Job]:
+        return [job for batch in self.batches for job in batch]
 
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.open.set()
+    def start(self, batch: Sequence[Job]) -> None:
+        self.batches.append(list(batch))
+        self.given.append([job.request_id for job in batch])
+        for job in batch:
+            job.cancel = partial(self.cancelled.append, job.request_id)
 
-
-def held(gate: Gate, queue_size: int) -> tuple[Scheduler[int, int], Future[int]]:
-    """Return a scheduler whose thread is busy with job 0."""
-    scheduler = Scheduler(gate, queue_size)
-    first = scheduler.submit(0)
-    assert gate.begun.wait(10)
-    return scheduler, first
-
-
-def test_results_come_back_to_who_asked_in_the_order_asked(gate: Gate) -> None:
-    scheduler, first = held(gate, 10)
-    others = [scheduler.submit(job) for job in range(1, 6)]
-    gate.open.set()
-    assert [future.result(10) for future in (first, *others)] == [0, 10, 20, 30, 40, 50]
-    assert gate.seen == [0, 1, 2, 3, 4, 5]
-    assert scheduler.close()
+    def answer(self) -> None:
+        """Answer the oldest batch."""
+        for job in self.batches.pop(0):
+            if not job.future.done():
+                job.future.set_result(Answer(job.request_id.encode()))
+        self._scheduler.pump()
 
 
-def test_work_is_never_done_twice_at_a_time_and_always_on_one_thread() -> None:
-    busy = threading.Lock()
-    threads = set()
+class Desks:
+    """Stands for the crew."""
 
-    def work(job: int) -> int:
-        threads.add(threading.get_ident())
-        assert busy.acquire(blocking=False)
-        time.sleep(0.001)
-        busy.release()
-        return job
-
-    scheduler = Scheduler(work, 100)
-    submitters = [
-        threading.Thread(target=lambda: [scheduler.submit(i).result(10) for i in range(5)])
-        for _ in range(4)
-    ]
-    for thread in submitters:
-        thread.start()
-    for thread in submitters:
-        thread.join()
-    scheduler.close()
-    assert len(threads) == 1
-    assert threading.get_ident() not in threads
+    def __init__(self, scheduler: Scheduler, count: int) -> None:
+        self.ready = [Desk(scheduler) for _ in range(count)]
+        self.info = pb.GetServerInfoResponse()
 
 
-def test_a_full_queue_refuses_at_once_and_takes_again_when_there_is_room(gate: Gate) -> None:
-    scheduler, _ = held(gate, 2)
-    scheduler.submit(1)
-    second = scheduler.submit(2)
-    with pytest.raises(Overloaded, match="2 requests are waiting already; try again later"):
-        scheduler.submit(3)
-    gate.open.set()
-    second.result(10)
-    assert scheduler.submit(4).result(10) == 40
-    assert gate.seen == [0, 1, 2, 4]
-    scheduler.close()
+class Office:
+    """A scheduler with desks; `ask` asks for pictures."""
+
+    def __init__(self, desks: int = 1, **config: Any) -> None:
+        self.sizes: list[int] = []
+        chosen = ServerConfig(**config)
+        self.scheduler = Scheduler(chosen, Admission(chosen), self.sizes.append)
+        crew = Desks(self.scheduler, desks)
+        self.scheduler.crew = cast(Crew, crew)
+        self.desks = crew.ready
+        self.desk = crew.ready[0]
+
+    async def ask(
+        self, *names: str, pixels: int = 1000, bucket: object = 0, **job: Any
+    ) -> list[asyncio.Task[Answer]]:
+        tasks = [
+            asyncio.create_task(
+                self.scheduler.run(
+                    Job(
+                        name,
+                        "Detect",
+                        b"",
+                        b"",
+                        None,
+                        pixels,
+                        **{"client": "a", "bucket": bucket, **job},  # type: ignore[arg-type]
+                    )
+                )
+            )
+            for name in names
+        ]
+        await asyncio.sleep(0.001)
+        return tasks
 
 
-def test_a_cancelled_job_is_never_started_and_frees_its_place_at_once(gate: Gate) -> None:
-    scheduler, _ = held(gate, 1)
-    cancelled = scheduler.submit(1)
-    assert cancelled.cancel()
-    kept = scheduler.submit(2)
-    gate.open.set()
-    assert kept.result(10) == 20
-    assert gate.seen == [0, 2]
-    scheduler.close()
+def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
-def test_an_expired_job_is_never_started(gate: Gate) -> None:
-    scheduler, _ = held(gate, 2)
-    late = scheduler.submit(1, expires_at=time.monotonic() + 0.01)
-    in_time = scheduler.submit(2, expires_at=time.monotonic() + 60)
-    time.sleep(0.02)
-    gate.open.set()
-    with pytest.raises(Expired, match="deadline passed"):
-        late.result(10)
-    assert in_time.result(10) == 20
-    assert gate.seen == [0, 2]
-    scheduler.close()
+def test_answers_come_back_to_who_asked() -> None:
+    async def scenario() -> None:
+        office = Office()
+        tasks = await office.ask("1", "2", "3")
+        while office.desk.batches:
+            office.desk.answer()
+            await asyncio.sleep(0)
+        assert [(await task).body for task in tasks] == [b"1", b"2", b"3"]
+
+    run(scenario)
 
 
-@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt()])
-def test_what_work_raises_goes_to_who_asked_and_the_thread_lives_on(error: BaseException) -> None:
-    def work(job: int) -> int:
-        if job == 1:
-            raise error
-        return job
+def test_an_idle_worker_begins_at_once_and_later_ones_are_batched_while_it_works() -> None:
+    async def scenario() -> None:
+        office = Office(batch_size=4)
+        await office.ask(*"abcdefg")
+        assert office.desk.given == [["a"], ["b"]]  # one in the detector, one being decoded
+        office.desk.answer()
+        assert office.desk.given[2:] == [["c", "d", "e", "f"]]
+        office.desk.answer()
+        assert office.desk.given[3:] == [["g"]]
+        assert office.sizes == [1, 1, 4, 1]
 
-    scheduler = Scheduler(work, 10)
-    with pytest.raises(type(error)):
-        scheduler.submit(1).result(10)
-    assert scheduler.submit(2).result(10) == 2
-    scheduler.close()
-
-
-def test_close_finishes_what_is_queued_and_refuses_what_comes(gate: Gate) -> None:
-    scheduler, first = held(gate, 5)
-    queued = scheduler.submit(1)
-    closing = threading.Thread(target=scheduler.close)
-    closing.start()
-    gate.open.set()
-    closing.join(10)
-    assert (first.result(0), queued.result(0)) == (0, 10)
-    with pytest.raises(Closed, match="shutting down"):
-        scheduler.submit(2)
+    run(scenario)
 
 
-def test_close_in_a_hurry_fails_what_is_queued_and_says_whether_work_still_runs(gate: Gate) -> None:
-    scheduler, first = held(gate, 5)
-    queued = scheduler.submit(1)
-    assert not scheduler.close(finish_queued=False, timeout=0.01)
-    with pytest.raises(Closed):
-        queued.result(0)
-    gate.open.set()
-    assert first.result(10) == 0
-    assert scheduler.close()
-    assert gate.seen == [0]
+def test_no_worker_has_more_than_two_batches() -> None:
+    async def scenario() -> None:
+        office = Office(desks=2, batch_size=1)
+        await office.ask(*"abcdefgh")
+        assert [len(desk.batches) for desk in office.desks] == [BATCHES_AHEAD, BATCHES_AHEAD]
+        assert len(office.scheduler.load._asdict()) == 6
+        assert office.scheduler.load.waiting == 8 - 2 * BATCHES_AHEAD
+
+    run(scenario)
 
 
-def test_closing_an_idle_scheduler_twice_is_fine() -> None:
-    scheduler: Scheduler[int, int] = Scheduler(lambda job: job, 1)
-    assert scheduler.close()
-    assert scheduler.close()
+def test_the_worker_with_the_least_to_do_is_next() -> None:
+    async def scenario() -> None:
+        office = Office(desks=2, batch_size=1)
+        await office.ask("large", pixels=5_000_000)
+        await office.ask("one", "two", pixels=1000)
+        assert office.desks[0].given == [["large"]]
+        assert office.desks[1].given == [["one"], ["two"]]
+
+    run(scenario)
 
 
-def test_a_job_is_freed_without_garbage_collection_once_it_is_done() -> None:
-    class Picture:
-        pass
+def test_pictures_of_other_sizes_or_options_are_in_other_batches() -> None:
+    async def scenario() -> None:
+        office = Office()
+        await office.ask("x", "y")
+        await office.ask("small1", bucket=1)
+        await office.ask("large", bucket=2)
+        await office.ask("small2", bucket=1)
+        office.desk.answer()
+        office.desk.answer()
+        assert office.desk.given[2:] == [["small1"], ["large"]]  # one client's stay in order
+        office.desk.answer()
+        assert office.desk.given[4:] == [["small2"]]
 
-    def work(job: Picture) -> None:
-        return None
+    run(scenario)
 
-    scheduler = Scheduler(work, 1)
+
+def test_large_pictures_go_alone_on_a_cpu_and_together_on_a_gpu() -> None:
+    async def scenario() -> None:
+        for device, together in (("", 1), ("simulator", 3)):
+            office = Office()
+            office.scheduler.crew.info.device = device
+            await office.ask("x", "y", pixels=2_000_000)
+            await office.ask("1", "2", "3", pixels=2_000_000)
+            office.desk.answer()
+            assert len(office.desk.given[2]) == together
+
+    run(scenario)
+
+
+def test_decoded_pixels_are_bounded_but_one_picture_always_gets_in() -> None:
+    async def scenario() -> None:
+        office = Office(max_decoded_pixels=1_000_000, batch_size=1)
+        await office.ask("huge", pixels=9_000_000)
+        assert office.desk.given == [["huge"]]
+        await office.ask("next", pixels=10)
+        assert office.desk.given == [["huge"]]
+        office.desk.answer()
+        assert office.desk.given == [["huge"], ["next"]]
+
+    run(scenario)
+
+
+def test_with_a_delay_a_picture_waits_for_others_but_not_longer() -> None:
+    async def scenario() -> None:
+        office = Office(batch_delay_ms=50, batch_size=3)
+        await office.ask("a", "b")
+        assert office.desk.given == []
+        await asyncio.sleep(0.08)
+        assert office.desk.given == [["a", "b"]]
+        await office.ask("c", "d", "e")  # a full batch has nothing to wait for
+        assert office.desk.given[1:] == [["c", "d", "e"]]
+
+    run(scenario)
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
+    async def scenario() -> None:
+        office = Office(queue_size=2, batch_size=1)
+        await office.ask("1", "2", "3", "4")
+        (refused,) = await office.ask("5")
+        with pytest.raises(Overloaded, match="2 requests are waiting already") as caught:
+            await refused
+        assert caught.value.retry_ms is not None
+        assert caught.value.retry_ms >= 10
+        office.desk.answer()
+        await asyncio.sleep(0.001)
+        (taken,) = await office.ask("6")
+        assert not taken.done()
+
+    run(scenario)
+
+
+def test_who_would_wait_too_long_is_refused_by_what_pictures_took_before() -> None:
+    async def scenario() -> None:
+        office = Office(queue_ms=100, batch_size=1)
+        job = Job("x", "Detect", b"", b"", None, 1_000_000, "a", entered=time.monotonic() - 1)
+        office.scheduler.answered(job)  # a second for a megapixel
+        await office.ask("1", "2", pixels=1_000_000)  # the worker has them
+        await office.ask("3", pixels=1_000_000)
+        assert 0.5 < office.scheduler.expected_wait < 2
+        (refused,) = await office.ask("4", pixels=1_000_000)
+        with pytest.raises(Overloaded, match=r"would wait for \d+ ms"):
+            await refused
+
+    run(scenario)
+
+
+def test_a_cancelled_request_leaves_the_queue_at_once() -> None:
+    async def scenario() -> None:
+        office = Office(batch_size=1, queue_size=1)
+        await office.ask("1", "2")
+        (waiting,) = await office.ask("3")
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert office.scheduler.load.waiting == 0
+        await office.ask("4")
+        office.desk.answer()
+        office.desk.answer()
+        assert office.desk.given == [["1"], ["2"], ["4"]]
+        assert office.desk.cancelled == []
+
+    run(scenario)
+
+
+def test_a_worker_is_told_of_a_cancelled_request_that_it_has() -> None:
+    async def scenario() -> None:
+        office = Office()
+        (task,) = await office.ask("1")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert office.desk.cancelled == ["1"]
+        office.desk.answer()
+
+    run(scenario)
+
+
+def test_a_request_whose_deadline_passes_in_the_queue_is_never_started() -> None:
+    async def scenario() -> None:
+        office = Office(batch_size=1)
+        await office.ask("1", "2")
+        (late,) = await office.ask("3", expires_at=time.monotonic() + 0.01)
+        await asyncio.sleep(0.02)
+        office.desk.answer()
+        with pytest.raises(Expired, match="deadline passed"):
+            await late
+        assert office.desk.given == [["1"], ["2"]]
+
+    run(scenario)
+
+
+def test_interactive_requests_overtake_bulk_ones() -> None:
+    async def scenario() -> None:
+        office = Office(batch_size=1)
+        await office.ask(*"abcdef", priority=BULK)
+        await office.ask("person")
+        office.desk.answer()
+        office.desk.answer()
+        assert ["person"] in office.desk.given[2:4]
+
+    run(scenario)
+
+
+def test_what_waits_is_finished_while_no_worker_is_ready_and_one_comes() -> None:
+    async def scenario() -> None:
+        office = Office()
+        desks, office.scheduler.crew.ready[:] = list(office.desks), []
+        (task,) = await office.ask("1")
+        assert not task.done()
+        office.scheduler.crew.ready[:] = desks
+        office.scheduler.pump()
+        desks[0].answer()
+        assert (await task).body == b"1"
+
+    run(scenario)
+
+
+def test_closing_fails_what_waits_and_refuses_what_comes() -> None:
+    async def scenario() -> None:
+        office = Office(batch_size=1)
+        begun = await office.ask("1", "2")
+        (waiting,) = await office.ask("3")
+        office.scheduler.close()
+        with pytest.raises(Closed, match="shutting down"):
+            await waiting
+        (late,) = await office.ask("4")
+        with pytest.raises(Closed, match="shutting down"):
+            await late
+        office.desk.answer()
+        office.desk.answer()
+        assert [(await task).body for task in begun] == [b"1", b"2"]
+
+    run(scenario)
+
+
+def test_a_picture_is_freed_without_garbage_collection_once_it_is_answered() -> None:
+    async def scenario() -> None:
+        office = Office()
+        job = Job("1", "Detect", b"", b"", None, 1, "a")
+        alive = weakref.ref(job)
+        task = asyncio.create_task(office.scheduler.run(job))
+        del job
+        await asyncio.sleep(0.001)
+        office.desk.answer()
+        await task
+        del task
+        await asyncio.sleep(0)
+        assert alive() is None
+
     gc.collect()
     gc.disable()
     try:
-        picture = Picture()
-        alive = weakref.ref(picture)
-        scheduler.submit(picture).result(10)
-        del picture
-        assert _soon(lambda: alive() is None)
+        run(scenario)
     finally:
         gc.enable()
-        scheduler.close()
-
-
-def _soon(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 5
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.005)
-    return condition()
-
-
-def test_awaiting_gives_the_result_and_what_was_raised() -> None:
-    def work(job: int) -> float:
-        return 1 / job
-
-    async def scenario() -> float:
-        with pytest.raises(ZeroDivisionError):
-            await scheduler.run(0)
-        return await scheduler.run(4)
-
-    scheduler = Scheduler(work, 1)
-    assert asyncio.run(scenario()) == 0.25
-    scheduler.close()
-
-
-def test_a_cancelled_await_takes_a_waiting_job_out_of_the_queue(gate: Gate) -> None:
-    async def scenario() -> None:
-        task = asyncio.create_task(scheduler.run(1))
-        await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        scheduler.submit(2)
-
-    scheduler, _ = held(gate, 1)
-    asyncio.run(scenario())
-    gate.open.set()
-    scheduler.close()
-    assert gate.seen == [0, 2]
-
-
-def test_a_cancelled_await_of_running_work_returns_only_when_the_work_has_ended(gate: Gate) -> None:
-    async def scenario() -> None:
-        task = asyncio.create_task(scheduler.run(1))
-        while not gate.begun.is_set():
-            await asyncio.sleep(0.001)
-        task.cancel()
-        await asyncio.sleep(0.02)
-        assert not task.done()
-        gate.open.set()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert gate.seen == [1]
-
-    scheduler = Scheduler(gate, 1)
-    asyncio.run(scenario())
-    scheduler.close()
