@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from unface.errors import ImageTooLarge, InvalidImage, InvalidOption
+
+if TYPE_CHECKING:  # who looks at files alone does not need numpy
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ def check_size(width: int, height: int, limits: Limits) -> None:
 
 def check_rgb_image(image: NDArray[Any]) -> None:
     """Raise `InvalidImage` unless the array is uint8 `[H, W, 3]` with at least one pixel."""
+    import numpy as np
+
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         kind = getattr(image, "dtype", type(image).__name__)
         raise InvalidImage(f"image is {kind}; it must be a uint8 array with values 0-255")

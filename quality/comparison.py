@@ -17,13 +17,14 @@ from unface.quality.intervals import (
     Sums,
     blocks,
     bootstrap,
-    rate,
+    design_effect,
+    quantile,
     rate_difference,
     ratio,
     ratio_difference,
     wilson,
 )
-from unface.quality.latencies import BINS, quantile
+from unface.quality.latencies import BINS
 from unface.quality.places import Report
 from unface.quality.store import Store
 from unface.quality.trials import Arm, Outcome, Pairs, Trial
@@ -182,10 +183,7 @@ def _lacking(answers: dict[Arm, Sums] | dict[str, Sums]) -> Iterator[str]:
     for name, counts in answers.items():
         total, spread = int(counts.sum()), int(np.count_nonzero(counts))
         if total < MIN_ANSWERS or spread < MIN_BLOCKS:
-            yield (
-                f"{name} has {total} pictures in {spread} different times; "
-                f"{MIN_ANSWERS} in {MIN_BLOCKS} different minutes are the least"
-            )
+            yield f"{name} has {total} pictures in {spread} different times"
 
 
 def _known(interval: Interval) -> Interval:
@@ -200,7 +198,9 @@ def _figures(counts: _Blocks, reported: tuple[Sums, Sums]) -> Iterator[Figure]:
     """Yield `FIGURES`, in their order."""
     requests, totals = counts.answers + counts.errors, counts.answers.sum(axis=1)
     errors, faces, score, mean, p50, p95, missed, false = FIGURES
-    yield _rates(errors, partial(rate), counts.errors, requests)
+    # One effect for both: a burst in one arm tells what may happen in the other.
+    effect = max(map(design_effect, counts.errors, requests))
+    yield _rates(errors, counts.errors.sum(axis=1), requests.sum(axis=1), effect)
     yield _means(faces, counts.faces, counts.answers)
     yield _means(score, counts.scores, counts.faces)
     yield _means(mean, counts.seconds, counts.answers)
@@ -208,7 +208,7 @@ def _figures(counts: _Blocks, reported: tuple[Sums, Sums]) -> Iterator[Figure]:
     yield _quantiles(p95, counts.latencies, 0.95)
     # More reports than answers: of answers that are not counted any more. All were reported then.
     for name, hits in zip((missed, false), reported, strict=True):
-        yield _rates(name, partial(wilson), np.minimum(hits, totals), totals)
+        yield _rates(name, np.minimum(hits, totals), totals)
 
 
 def _means(name: str, sums: Sums, counts: Sums) -> Figure:
@@ -216,9 +216,12 @@ def _means(name: str, sums: Sums, counts: Sums) -> Figure:
     return Figure(name, ratio(sums[0], counts[0]), ratio(sums[1], counts[1]), difference)
 
 
-def _rates(name: str, interval: partial[Interval], hits: Sums, counts: Sums) -> Figure:
-    a, b = (interval(*pair) for pair in zip(hits, counts, strict=True))
-    wide_a, wide_b = (interval(*pair, level=TOGETHER) for pair in zip(hits, counts, strict=True))
+def _rates(name: str, hits: Sums, counts: Sums, effect: float = 1.0) -> Figure:
+    """Return rates of both arms from sums `[2]`."""
+    (a, b), (wide_a, wide_b) = (
+        [wilson(hits[arm], counts[arm], level, effect) for arm in (0, 1)]
+        for level in (LEVEL, TOGETHER)
+    )
     return Figure(name, a, b, rate_difference(wide_a, wide_b))
 
 
@@ -259,8 +262,9 @@ def _reported(
 
 def _shadow(sums: Sums, lacking: bool) -> Shadow:
     pictures, matched, only_a, only_b, overlap, slower = sums
+    faces = matched + only_a + only_b
     intervals = (
-        rate(matched, matched + only_a + only_b),
+        wilson(matched.sum(), faces.sum(), effect=design_effect(matched, faces)),
         ratio(overlap, matched),
         ratio(slower, pictures),
     )

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unface.quality.latencies import FIRST, PER_OCTAVE
+
 MAX_BLOCKS = 40  # more are not needed for t; longer blocks depend less on each other
 RESAMPLES = 500
 Sums = NDArray[np.float64]
@@ -62,9 +64,7 @@ def ratio_difference(
     residuals = (numerators_b - b * denominators_b) / total_b
     residuals = residuals - (numerators_a - a * denominators_a) / total_a
     count = len(residuals)
-    if count < 2:
-        return Interval(float(b - a), math.nan, math.nan)
-    error = math.sqrt(count / (count - 1) * float((residuals**2).sum()))
+    error = math.sqrt(count / max(count - 1, 1) * float((residuals**2).sum()))
     return _around(float(b - a), error, count - 1, level)
 
 
@@ -83,31 +83,48 @@ def bootstrap(
     return _around(value, float(np.std(resampled, ddof=1)), count - 1, level)
 
 
-def wilson(successes: float, trials: float, level: float = 0.95) -> Interval:
-    """Return a rate with Wilson's score interval (Wilson 1927), which holds near 0 and 1 too."""
+def quantile(counts: Sums, part: float) -> Sums:
+    """Return the latency in seconds that `part` of the answers do not exceed, `[...]`.
+
+    `counts` is `[..., BINS]`. Within a bin, answers are taken to lie evenly on the logarithmic
+    scale. NaN where there are no answers.
+    """
+    reached = np.cumsum(counts, axis=-1)
+    wanted = part * reached[..., -1:]
+    bin = np.argmax(reached >= np.maximum(wanted, 1e-9), axis=-1)[..., None]
+    inside = np.take_along_axis(counts, bin, -1)
+    before = np.take_along_axis(reached, bin, -1) - inside
+    with np.errstate(invalid="ignore", divide="ignore"):
+        position = bin + (wanted - before) / inside
+    return np.asarray((FIRST * 2 ** (position / PER_OCTAVE))[..., 0])
+
+
+def wilson(successes: float, trials: float, level: float = 0.95, effect: float = 1.0) -> Interval:
+    """Return a rate with Wilson's score interval (Wilson 1927), which holds near 0 and 1 too.
+
+    It is as wide as that of `effect` times fewer trials, see `design_effect`.
+    """
     if not trials:
         return UNKNOWN
     z, rate = NormalDist().inv_cdf((1 + level) / 2), successes / trials
+    trials = trials / effect
     centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
     spread = rate * (1 - rate) / trials + (z / (2 * trials)) ** 2
     half = z * math.sqrt(spread) / (1 + z * z / trials)
     return Interval(rate, min(max(centre - half, 0.0), rate), max(min(centre + half, 1.0), rate))
 
 
-def rate(successes: Sums, trials: Sums, level: float = 0.95) -> Interval:
-    """Return a rate of sums `[blocks]`, Wilson's interval for as many trials as they are worth.
+def design_effect(successes: Sums, trials: Sums) -> float:
+    """Return how many trials, of sums `[blocks]`, are worth one that is independent; 1 or more.
 
-    Failures that come together are worth fewer: the trials are divided by the design effect (Kish,
-    Survey Sampling, 8.2).
+    Failures that come together tell less than as many apart (Kish, Survey Sampling, 8.2).
     """
-    total, hits = float(trials.sum()), float(successes.sum())
-    if not total:
-        return UNKNOWN
-    value, count = hits / total, len(trials)
-    alone = value * (1 - value) / total
-    together = float(((successes - value * trials) ** 2).sum()) / total**2
-    effect = max(1.0, count / (count - 1) * together / alone) if alone and count > 1 else 1.0
-    return wilson(hits / effect, total / effect, level)
+    total, hits, count = float(trials.sum()), float(successes.sum()), len(trials)
+    if not 0 < hits < total or count < 2:
+        return 1.0
+    value = hits / total
+    together = count / (count - 1) * float(((successes - value * trials) ** 2).sum())
+    return max(1.0, together / (total * value * (1 - value)))
 
 
 def rate_difference(a: Interval, b: Interval) -> Interval:
@@ -135,5 +152,7 @@ def student(level: float, freedom: int) -> float:
 
 
 def _around(value: float, error: float, freedom: int, level: float) -> Interval:
+    if freedom < 1:
+        return Interval(value, math.nan, math.nan)
     half = student(level, freedom) * error
     return Interval(value, value - half, value + half)

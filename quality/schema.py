@@ -5,6 +5,7 @@ from __future__ import annotations
 APPLICATION_ID = 0x756E6671  # "unfq", in the file's header: it is ours
 VERSION = 1  # of the tables
 
+# Statements with a semicolon between them, and none elsewhere.
 SCHEMA = f"""
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
@@ -39,7 +40,7 @@ CREATE TABLE trials (
 ) STRICT;
 CREATE TABLE minutes (
     trial_id INTEGER NOT NULL REFERENCES trials,
-    writer INTEGER NOT NULL,  -- a process; it writes its rows again until their minute is over
+    writer INTEGER NOT NULL,  -- a process, which writes a row again until its minute is over
     minute INTEGER NOT NULL,  -- since 1970
     arm TEXT NOT NULL CHECK (arm IN ('a', 'b')),
     profile TEXT NOT NULL,

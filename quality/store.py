@@ -13,7 +13,6 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,11 +169,11 @@ class Store:
             ).fetchone()
             minutes = [(*list(vars(o).values())[:-1], json.dumps(o.latencies)) for o in outcomes]
             connection.executemany(
-                f"INSERT OR REPLACE INTO minutes VALUES ({', '.join('?' * 11)})",
+                "INSERT OR REPLACE INTO minutes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 ((id, self._writer, *row) for row in minutes),
             )
             connection.executemany(
-                f"INSERT OR REPLACE INTO pairs VALUES ({', '.join('?' * 10)})",
+                "INSERT OR REPLACE INTO pairs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 ((id, self._writer, *vars(p).values()) for p in pairs),
             )
 
@@ -278,9 +277,10 @@ def _counts(connection: sqlite3.Connection, trial_id: int) -> tuple[list[Outcome
         for table in ("minutes", "pairs")
     )
     counted = []
-    for _, _, minute, arm, profile, *sums, latencies in outcomes:
-        bins = {int(bin): count for bin, count in json.loads(latencies).items()}
-        counted.append(Outcome(minute, arm, profile, *sums, latencies=Counter(bins)))
+    for _, _, *row, latencies in outcomes:
+        outcome = Outcome(*row)
+        outcome.latencies.update({int(bin): n for bin, n in json.loads(latencies).items()})
+        counted.append(outcome)
     return counted, [Pairs(*row) for _, _, *row in pairs]
 
 

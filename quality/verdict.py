@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from unface.quality.comparison import LEVEL, Comparison, Shadow
+from unface.quality.comparison import LEVEL, MIN_ANSWERS, MIN_BLOCKS, Comparison, Shadow
 from unface.quality.intervals import Interval
 
 
@@ -59,7 +59,7 @@ def to_text(comparison: Comparison) -> str:
         for minute in comparison.minutes
     )
     how = ", in the shadow" if trial.shadow else ""
-    title = f"trial of {trial.profile} on {trial.share:.3g} of the requests{how}, "
+    title = f"trial of {trial.profile} on {100 * trial.share:.3g}% of the requests{how}, "
     lines = [title + f"{begin} to {end} UTC"]
     rows = _arm_rows(comparison) if comparison.shadow is None else _shadow_rows(comparison.shadow)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -75,7 +75,11 @@ def to_text(comparison: Comparison) -> str:
 def verdict(comparison: Comparison) -> list[str]:
     """Return what may be said of a trial, in sentences; the last says which arm is better."""
     if comparison.lacking:
-        return [f"Too little data: {'; '.join(comparison.lacking)}."]
+        have = "; ".join(comparison.lacking)
+        return [
+            f"Too little data: {have}. At least {MIN_ANSWERS} pictures in {MIN_BLOCKS} different "
+            "minutes are needed."
+        ]
     if comparison.shadow is not None:
         return _shadow_verdict(comparison.shadow)
     sentences, speaks, unseen = [], set(), []
@@ -85,7 +89,7 @@ def verdict(comparison: Comparison) -> list[str]:
             lower = difference.value < 0
             speaks.add(words.lower_is if lower else words.higher_is)
             what = words.lower if lower else words.higher
-            sentences.append(f"b {what}: {_shown(difference, figure.name, by=True)}.")
+            sentences.append(f"b {what}, by {_shown(difference, figure.name, by=True)}.")
         elif not math.isnan(difference.low):
             unseen.append(figure.name)
         if figure.name == "faces a picture" and difference.excludes_zero:
@@ -147,7 +151,7 @@ def _shadow_verdict(shadow: Shadow) -> list[str]:
     if shadow.latency.excludes_zero:
         pace = "faster" if shadow.latency.value < 0 else "slower"
         by = _shown(shadow.latency, "latency, mean", by=True)
-        sentences.append(f"b is {pace} on the same pictures: {by}.")
+        sentences.append(f"b is {pace} on the same pictures, by {by}.")
     else:
         sentences.append("No difference can be seen in: latency.")
     if not math.isnan(shadow.agreement.value):
@@ -168,7 +172,8 @@ def _shown(interval: Interval, name: str, *, by: bool = False) -> str:
         return _number(value) + words.unit
     digits = _digits(high - low)
     value_text, low_text, high_text = (f"{part:.{digits}f}" for part in (value, low, high))
-    return f"{value_text}{words.unit} ({low_text} to {high_text})"
+    level = f"{LEVEL:.0%} CI " if by else ""
+    return f"{value_text}{words.unit} ({level}{low_text} to {high_text})"
 
 
 def _digits(width: float) -> int:

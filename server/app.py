@@ -98,7 +98,7 @@ class _Server:
             lambda: self._scheduler.load,
             self._serving,
             version("unface"),
-            cards=Cards().read,
+            cards=tuple if config.metrics_port is None else Cards().read,
         )
         self._health = Health()
         self._heartbeat = Heartbeat()
@@ -111,7 +111,7 @@ class _Server:
         config = self._config
         with ExitStack() as closing:
             observers = self._observers(closing)
-            quality = closing.enter_context(Quality(config))
+            quality = closing.enter_context(Quality(config, self._metrics.shadowed))
             profile = config.trial_profile
             trial = Trial(profile, config, quality.compared) if profile else None
             pipeline = Pipeline(config, self._scheduler, [*observers, quality.observe], trial)

@@ -14,7 +14,6 @@ from itertools import count
 from typing import Any
 
 from unface.errors import EngineError, UnfaceError
-from unface.mtcnn.team import cores
 from unface.server.config import ServerConfig
 from unface.server.jobs import Answer, Job, WorkFailed
 from unface.v1 import unface_pb2 as pb
@@ -42,9 +41,7 @@ class NotReloaded(UnfaceError):
 
 def settings_of(config: ServerConfig) -> Settings:
     """Return what a worker is told of the configuration."""
-    shared = {name: getattr(config, name) for name in Settings.__dataclass_fields__}
-    threads = config.threads or max(1, cores() // config.workers)
-    return Settings(**{**shared, "threads": threads})
+    return Settings(**{name: getattr(config, name) for name in Settings.__dataclass_fields__})
 
 
 class Worker:

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from unface.server.cards import Card
 from unface.server.record import STEPS, Load, Record
+from unface.server.status import CODES, INTERNAL_REASON
 from unface.v1 import unface_pb2 as pb
 
 # Labels have these values and "other", so that no caller can make series. Callers are no label.
@@ -24,24 +25,8 @@ METHODS = frozenset(
     method.name for service in pb.DESCRIPTOR.services_by_name.values() for method in service.methods
 )
 PICTURE_METHODS = frozenset({"Detect", "Anonymize", "DetectStream", "AnonymizeStream"})
-CODES = frozenset(code.name for code in grpc.StatusCode)
-REASONS = frozenset(  # the words of `unface-reason`, see the top of unface.proto
-    {
-        "",
-        "InvalidImage",
-        "ImageTooLarge",
-        "InvalidOption",
-        "Overloaded",
-        "Unauthenticated",
-        "Forbidden",
-        "Expired",
-        "Closed",
-        "WorkerLost",
-        "EngineError",
-        "Internal",
-        "NotKept",
-    }
-)
+STATUSES = frozenset(code.name for code in grpc.StatusCode)
+REASONS = frozenset({"", INTERNAL_REASON, *(kind.__name__ for kind, _ in CODES)})
 # Codes of requests that were let in. A refusal takes no time and would hide a slow server.
 TIMED = frozenset({"OK", "DEADLINE_EXCEEDED", "INTERNAL"})
 
@@ -134,7 +119,7 @@ class Metrics:
     def observe(self, record: Record) -> None:
         """Count a request that is over."""
         method = record.method if record.method in METHODS else "other"
-        code = record.code if record.code in CODES else "other"
+        code = record.code if record.code in STATUSES else "other"
         reason = record.reason if record.reason in REASONS else "other"
         self._requests.labels(method, code, reason).inc()
         for step, ms in record.steps_ms.items():

@@ -72,9 +72,9 @@ class Pipeline:
             )
             return failure
         self._scheduler.answered(job)
-        record = self._finish(response, request, call, arm)
+        self._finish(response, request, call, arm)
         if self._trial and arm == "a":
-            self._trial.shadow(self._scheduler, request, job, response, record.seconds)
+            self._trial.shadow(self._scheduler, request, job, response)
         return response
 
     def refused(self, record: Record) -> None:
@@ -112,7 +112,7 @@ class Pipeline:
             bucket=bucket(request, pixels),
         )
 
-    def _finish(self, response: Response, request: Request, call: Call, arm: str) -> Record:
+    def _finish(self, response: Response, request: Request, call: Call, arm: str) -> None:
         """Add to an answer what the server alone knows, and tell the observers."""
         seconds = time.perf_counter() - call.arrived
         timings = response.timings
@@ -121,7 +121,7 @@ class Pipeline:
         response.request_id = call.request_id
         response.profile = request.detect_options.profile or DEFAULT_PROFILE
         steps = {step: getattr(timings, f"{step}_ms") for step in STEPS}
-        return self._observe(
+        self._observe(
             call,
             "OK",
             arm=arm,
@@ -134,7 +134,7 @@ class Pipeline:
             profile=response.profile,
         )
 
-    def _observe(self, call: Call, code: str, reason: str = "", **known: Any) -> Record:
+    def _observe(self, call: Call, code: str, reason: str = "", **known: Any) -> None:
         record = Record(
             request_id=call.request_id,
             method=call.method,
@@ -147,7 +147,6 @@ class Pipeline:
         )
         for observe in self._observers:
             observe(record)
-        return record
 
 
 def bucket(request: Request, pixels: int) -> tuple[bytes, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -18,7 +18,7 @@ from unface.v1.unface_pb2_grpc import AdminServicer, UnfaceServicer
 
 Answer = TypeVar("Answer")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Report = Callable[[pb.ReportRequest, str], Coroutine[Any, Any, pb.ReportResponse]]
+Report = Callable[[pb.ReportRequest], Awaitable[pb.ReportResponse]]
 
 
 class UnfaceService(UnfaceServicer):
@@ -70,7 +70,7 @@ class UnfaceService(UnfaceServicer):
     async def Report(self, request: pb.ReportRequest, context: Context) -> pb.ReportResponse:  # noqa: N802
         """Keep what the operator is told of missed and false faces."""
         call = _call("Report", context)
-        return await _or_abort(context, call.request_id, self._report(request, call.client))
+        return await _or_abort(context, call.request_id, self._report(request))
 
     async def _one(self, method: str, request: Any, context: Context) -> Any:
         call = _call(method, context)

@@ -20,7 +20,7 @@ from unface.errors import (
 )
 from unface.server.crew import NotReloaded, WorkerLost
 from unface.server.jobs import WorkFailed
-from unface.server.quality import NotKept
+from unface.server.reports import NotKept, NotStored
 from unface.server.scheduler import Closed, Expired
 
 REASON_KEY = "unface-reason"  # trailing metadata: the finer word behind a status code
@@ -40,6 +40,7 @@ CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (Closed, grpc.StatusCode.UNAVAILABLE),
     (WorkerLost, grpc.StatusCode.UNAVAILABLE),
     (NotKept, grpc.StatusCode.FAILED_PRECONDITION),
+    (NotStored, grpc.StatusCode.UNAVAILABLE),
     (NotReloaded, grpc.StatusCode.FAILED_PRECONDITION),
     (SealError, grpc.StatusCode.INTERNAL),
     (EngineError, grpc.StatusCode.INTERNAL),

@@ -19,7 +19,7 @@ SHADOW_CLIENT = "unface-trial"  # shares the queue as one client
 
 Request = pb.DetectRequest | pb.AnonymizeRequest
 Response = pb.DetectResponse | pb.AnonymizeResponse
-Compared = Callable[[Response, Response, float, float], None]  # a, b, seconds of each
+Compared = Callable[[Response, Response], None]  # the answers of a and b
 
 
 class Trial:
@@ -45,19 +45,17 @@ class Trial:
         request.detect_options.profile = self._profile
         return "b"
 
-    def shadow(
-        self, scheduler: Scheduler, request: Request, job: Job, answer: Response, seconds: float
-    ) -> None:
+    def shadow(self, scheduler: Scheduler, request: Request, job: Job, answer: Response) -> None:
         """Detect with the other profile what has just been answered, if its share says so."""
         chosen = self._shadow and arm_of(job.request_id, self._share) == "b"
         if not chosen or len(self._tasks) >= SHADOWS:
             return
-        task = asyncio.ensure_future(self._run(scheduler, request, job, answer, seconds))
+        task = asyncio.ensure_future(self._run(scheduler, request, job, answer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _run(
-        self, scheduler: Scheduler, request: Request, job: Job, answer: Response, seconds: float
+        self, scheduler: Scheduler, request: Request, job: Job, answer: Response
     ) -> None:
         options = pb.DetectOptions()
         options.CopyFrom(request.detect_options)
@@ -74,10 +72,8 @@ class Trial:
             cancel=None,
             future=asyncio.get_running_loop().create_future(),
         )
-        begin = time.perf_counter()
         try:
             body = (await scheduler.run(second)).body
         except (UnfaceError, WorkFailed):
             return  # overload, or what the first answer met as well; metrics have it
-        passed = time.perf_counter() - begin
-        self._compared(answer, pb.DetectResponse.FromString(body), seconds, passed)
+        self._compared(answer, pb.DetectResponse.FromString(body))

@@ -22,6 +22,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ def run(descriptor: int, open_detector: Opener = open_cascade) -> int:
     if opening is None:
         return 0
     settings = Settings(**opening.header["settings"])
+    if settings.threads is None:  # one budget of cores for all workers
+        settings = replace(settings, threads=max(1, cores() // settings.workers))
     try:
         detector = open_detector(settings)
         warm_up(detector)

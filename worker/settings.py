@@ -10,6 +10,7 @@ class Settings:
     """The part of the server's configuration that its workers need; see `ServerConfig`."""
 
     precision: str = "fp32"
+    workers: int = 1  # that share the cores
     threads: int | None = None
     engines: str | None = None
     engine_key_file: str | None = None

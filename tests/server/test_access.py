@@ -337,18 +337,21 @@ def test_a_defect_in_the_check_lets_nobody_in_and_tells_nothing(
 
 def test_refused_calls_are_observed(tmp_path: Path) -> None:
     records: list[Record] = []
-    access = Access(tokens_of(tmp_path, SECRET), False, observe=records.append)
+    full = Overloaded("all places are taken")
+    access = Access(tokens_of(tmp_path, SECRET), False, only("Report", full), records.append)
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with serving(access) as served:
         refused(served, DETECT, ("unface-request-id", "a.1"), ("traceparent", trace))
         refused(served, f"/{ADMIN}/Reload", bearer(HMAC.token(scope="detect")))
+        refused(served, f"/{UNFACE}/Report", bearer(GOOD))
         assert call(served, DETECT, bearer(GOOD))
-    first, second = records
+    first, second, third = records
     assert (first.request_id, first.method, first.client) == ("a.1", "Detect", "127.0.0.1")
     assert (first.code, first.reason) == ("UNAUTHENTICATED", "Unauthenticated")
     assert first.trace_parent == trace
     assert first.began > 0
     assert (second.method, second.reason) == ("Reload", "Forbidden")
+    assert (third.reason, third.client) == ("Overloaded", "alice")
 
 
 @pytest.mark.parametrize("given", ["a", "A-z_0.9", "x" * 64])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import prometheus_client
 import pytest
+from counted import full_metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,7 +21,9 @@ from unface.server.cards import Card
 from unface.server.metrics import METHODS, PICTURE_METHODS, REASONS, SECONDS, Metrics
 from unface.server.record import STEPS, Load, Record
 
-PROTO = Path(__file__).parents[2] / "proto" / "unface" / "v1" / "unface.proto"
+ROOT = Path(__file__).parents[2]
+PROTO = ROOT / "proto" / "unface" / "v1" / "unface.proto"
+MONITORING = (ROOT / "docs" / "monitoring.md").read_text()
 ON_CPU = ("native", "fp32", "", "no driver")
 
 
@@ -247,18 +250,26 @@ def test_a_scrape_beside_the_counting_loses_nothing() -> None:
 
 def test_names_follow_the_conventions_of_prometheus() -> None:
     promtool = shutil.which("promtool") or pytest.skip("there is no promtool on this machine")
-    counted = Metrics(
-        Load,
-        lambda: ON_CPU,
-        "1.2.3",
-        cards=lambda: [Card(0, "H200", 0.25, 1, 2)],
-        certificate_expires=lambda: 1.8e9,
-    )
-    counted.observe(answered(arm="a"))
-    counted.shadowed(1, 1, 1)
+    counted = full_metrics()
     checked = subprocess.run(
         [promtool, "check", "metrics"], input=counted.text(), capture_output=True
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert checked.stderr == b""
     assert b"_created" not in counted.text()
+
+
+def test_the_table_in_the_documentation_is_that_of_the_metrics() -> None:
+    told = set(re.findall(r"^\| `(unface_\w+)` \| (\w+) \| (.*) \| (.+) \|$", MONITORING, re.M))
+    assert told == {
+        (
+            family.name + "_total" * (family.type == "counter"),
+            family.type,
+            ", ".join(
+                f"`{label}`"
+                for label in sorted({n for s in family.samples for n in s.labels} - {"le"})
+            ),
+            family.documentation,
+        )
+        for family in text_string_to_metric_families(full_metrics().text().decode())
+    }

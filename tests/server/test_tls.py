@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import logging
+import re
+import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +22,7 @@ from unface.server.access import Access
 from unface.server.config import ServerConfig
 from unface.server.tls import check_exposure, is_local, server_credentials
 
+MANUAL = Path(__file__).parents[2] / "docs" / "security.md"
 WAIT_SECONDS = 20
 ANSWER = b"127.0.0.1|anonymize detect"
 
@@ -206,6 +210,19 @@ def test_a_chain_with_words_between_is_read(tmp_path: Path, authority: Authority
     chain = "Zertifikat für localhost\n".encode() + pair.certificate + b"the CA\n" + authority.pem
     with securely(configured(tmp_path, Pair(chain, pair.key))) as served:
         assert reached(served, authority.pem)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not on this machine")
+def test_the_commands_of_the_manual_make_what_serves(tmp_path: Path) -> None:
+    for block in re.findall(r"```sh\n(.*?)```", MANUAL.read_text(), re.DOTALL):
+        subprocess.run(["sh", "-ec", block], cwd=tmp_path, check=True, capture_output=True)
+    made = {name.name: name.read_bytes() for name in tmp_path.iterdir()}
+    client = Pair(made["camera-7.pem"], made["camera-7.key"])
+    config = configured(tmp_path, Pair(made["server.pem"], made["server.key"]), made["ca.pem"])
+    with securely(config) as served:
+        assert not reached(served, made["ca.pem"])
+        with dialled(served, made["ca.pem"], client) as channel:
+            assert called(channel, DETECT).startswith(b"camera-7|")
 
 
 @pytest.mark.parametrize(

@@ -371,6 +371,20 @@ def test_a_broken_new_file_keeps_the_old_keys_and_is_logged_once(
     assert tokens.check("Bearer " + ED.token())
 
 
+def test_the_tokens_of_the_manual_are_taken(tmp_path: Path) -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    secret, keys = re.findall(r"```python\n(.*?)```", manual, re.DOTALL)
+    for code, option, file in (
+        (secret, "jwt_secret_file", "secret"),
+        (keys, "jwt_jwks_file", "keys.json"),
+    ):
+        made = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        tokens = opened(ServerConfig(**{option: str(tmp_path / file)}))
+        assert tokens.check(f"Bearer {made.stdout.strip()}") == ("camera-7", {"detect"})
+
+
 def test_without_the_extra_the_message_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(SECRET)
     code = (

@@ -186,6 +186,15 @@ def test_what_the_client_does_not_sample_is_not_sent() -> None:
     assert sent(answered(trace_parent=f"00-{TRACE}-{PARENT}-00")) == []
 
 
+def test_opentelemetry_s_own_variables_say_how_much_is_sampled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+    assert sent(ANSWERED) == []
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_on")
+    assert sent(ANSWERED) != []
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
