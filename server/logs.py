@@ -48,8 +48,14 @@ def set_up_logging(format: Literal["text", "json"], level: str) -> None:
         grpc_log.addFilter(_is_worth_logging)
 
 
+FAULTS = frozenset({"INTERNAL", "UNAVAILABLE", "UNKNOWN", "DATA_LOSS"})
+
+
 class AccessLog:
-    """Writes a line for each request: at info, or at warning when it failed or was refused.
+    """Writes a line for each request: at info, or at warning when the server is at fault.
+
+    What clients do wrong, and what an overloaded server refuses, is info: a flood of it must not
+    become a flood of warnings.
 
     Of the client it gives 12 hexadecimal digits, which are the same for one client as long as the
     process lives and mean nothing beyond it.
@@ -60,7 +66,7 @@ class AccessLog:
 
     def observe(self, record: Record) -> None:
         """Write the line of a request that is over."""
-        level = logging.INFO if record.code == "OK" else logging.WARNING
+        level = logging.WARNING if record.code in FAULTS else logging.INFO
         if not _access.isEnabledFor(level):
             return
         fields: dict[str, object] = {

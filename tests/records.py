@@ -38,6 +38,8 @@ REFUSED = Record(
     seconds=0.0005,
 )
 
+FAILED = replace(REFUSED, code="UNAVAILABLE", reason="WorkerLost")
+
 
 def answered(**changes: object) -> Record:
     """Return a request that went well, apart from the changes."""

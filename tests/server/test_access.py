@@ -218,9 +218,11 @@ def counting(served: Served) -> Iterator[tuple[Served, Wire]]:
     with Wire(served.target) as wire:
         thread = threading.Thread(target=wire.serve_forever)
         thread.start()
-        yield Served(served.desk, f"127.0.0.1:{wire.server_address[1]}"), wire
-        wire.shutdown()
-        thread.join()
+        try:
+            yield Served(served.desk, f"127.0.0.1:{wire.server_address[1]}"), wire
+        finally:
+            wire.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize("method", [DETECT, STREAM])

@@ -21,7 +21,7 @@ from unface.server.logs import MAX_LINES, AccessLog, JsonLines, LineHandler, Tex
 TESTS = Path(__file__).parents[1]
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 BEGIN = (
-    "import logging\nfrom records import ANSWERED, REFUSED, answered\n"
+    "import logging\nfrom records import ANSWERED, FAILED, REFUSED, answered\n"
     "from unface.server.logs import AccessLog, set_up_logging\n"
     "log, access = logging.getLogger('unface.server'), AccessLog()\n"
 )
@@ -63,13 +63,18 @@ def test_a_request_is_one_line_of_json() -> None:
     }
 
 
-def test_a_refused_request_is_a_warning_with_its_reason() -> None:
-    entry = json.loads(written("access.observe(REFUSED)")[0])
-    assert (entry["level"], entry["code"], entry["reason"]) == (
-        "warning",
-        "RESOURCE_EXHAUSTED",
-        "Overloaded",
-    )
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ("FAILED", ("warning", "UNAVAILABLE", "WorkerLost")),
+        ("REFUSED", ("info", "RESOURCE_EXHAUSTED", "Overloaded")),
+    ],
+)
+def test_the_server_s_faults_are_warnings_and_what_it_refuses_is_not(
+    record: str, told: tuple[str, ...]
+) -> None:
+    entry = json.loads(written(f"access.observe({record})")[0])
+    assert (entry["level"], entry["code"], entry["reason"]) == told
 
 
 def test_a_client_is_one_hash_in_one_process_and_another_in_the_next() -> None:
@@ -83,12 +88,12 @@ def test_a_client_is_one_hash_in_one_process_and_another_in_the_next() -> None:
 
 
 def test_as_text_only_requests_that_failed_are_told() -> None:
-    code = "access.observe(ANSWERED); access.observe(REFUSED); log.info('warm')"
+    code = "access.observe(ANSWERED); access.observe(FAILED); log.info('warm')"
     lines = written(code, "text")
     assert len(lines) == 2
     shown = (
         "WARNING unface.access: request request_id=0a1b2c3d4e5f6071 method=Anonymize "
-        "code=RESOURCE_EXHAUSTED reason=Overloaded ms=0.5 pixels=0 faces=0 client="
+        "code=UNAVAILABLE reason=WorkerLost ms=0.5 pixels=0 faces=0 client="
     )
     assert re.fullmatch(f"{TIME} {re.escape(shown)}[0-9a-f]{{12}}", lines[0])
     assert re.fullmatch(f"{TIME} INFO unface.server: warm", lines[1])
@@ -113,7 +118,7 @@ def test_as_text_all_requests_are_told_when_asked_to_debug() -> None:
 def test_the_level_is_the_least_that_is_told(level: str, told: list[str], format: str) -> None:
     code = (
         "[getattr(log, name)(name) for name in ('debug', 'info', 'warning', 'error')]\n"
-        "access.observe(ANSWERED); access.observe(REFUSED)"
+        "access.observe(ANSWERED); access.observe(FAILED)"
     )
     lines = written(code, format, level)
     own = [line for line in lines if "unface.access" not in line]
@@ -267,7 +272,7 @@ def test_the_examples_in_the_documentation_are_what_is_written() -> None:
     json_shown = re.search(r"^```json\n(.+)\n```", text, re.M)
     assert shown
     assert json_shown
-    assert nameless(shown[1]) == nameless(written("access.observe(REFUSED)", "text")[0])
+    assert nameless(shown[1]) == nameless(written("access.observe(FAILED)", "text")[0])
     assert nameless(json_shown[1]) == nameless(written("access.observe(ANSWERED)")[0])
 
 
