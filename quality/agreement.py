@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from unface.calibration.matching import iou
 from unface.quality.trials import Agreement
@@ -11,13 +11,16 @@ from unface.quality.trials import Agreement
 SAME_FACE = 0.5  # IoU from which on two boxes are the same face, as when engines are judged
 
 
-def compare(boxes_a: NDArray[np.float32], boxes_b: NDArray[np.float32]) -> Agreement:
+def compare(boxes_a: ArrayLike, boxes_b: ArrayLike) -> Agreement:
     """Match boxes `[n, 4]` with boxes `[m, 4]`, `x1 y1 x2 y2`, each with one at most.
 
-    The pairs that overlap most come first, from the IoU `SAME_FACE` on: which list is the first
-    makes no difference.
+    Arrays or lists. The pairs that overlap most come first, from the IoU `SAME_FACE` on: which
+    list is the first makes no difference.
     """
-    overlaps = iou(boxes_a.astype(np.float64), boxes_b.astype(np.float64))
+    a_boxes, b_boxes = (
+        np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in (boxes_a, boxes_b)
+    )
+    overlaps = iou(a_boxes, b_boxes)
     pairs = np.argwhere(overlaps >= SAME_FACE)
     order = np.argsort(-overlaps[pairs[:, 0], pairs[:, 1]], kind="stable")
     taken_a: set[int] = set()
@@ -29,4 +32,4 @@ def compare(boxes_a: NDArray[np.float32], boxes_b: NDArray[np.float32]) -> Agree
             taken_b.add(b)
             total += float(overlaps[a, b])
     matched = len(taken_a)
-    return Agreement(matched, len(boxes_a) - matched, len(boxes_b) - matched, total)
+    return Agreement(matched, len(a_boxes) - matched, len(b_boxes) - matched, total)

@@ -94,7 +94,7 @@ def compare_trials(store: Store) -> list[Comparison]:
     reports = store.reports()
     return [
         compare_arms(*entry, [r for r in reports if begin <= r.time / 60 < end])
-        for entry, begin, end in zip(trials, begins, [*begins[1:], math.inf], strict=True)
+        for entry, begin, end in zip(trials, begins, [*begins, math.inf][1:], strict=True)
     ]
 
 

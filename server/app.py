@@ -33,7 +33,7 @@ from unface.server.tls import check_exposure, is_local, server_credentials
 from unface.server.tokens import Tokens
 from unface.server.trial import Trial
 from unface.v1 import unface_pb2 as pb
-from unface.v1.unface_pb2_grpc import add_AdminServicer_to_server, add_UnfaceServicer_to_server
+from unface.v1.unface_pb2_grpc import add_AdminServicer_to_server
 
 # Beyond the largest picture: options, and a little more, so that a picture just too large gets
 # the codec's message instead of gRPC's.
@@ -194,7 +194,7 @@ class _Server:
             options=_grpc_options(config),
             maximum_concurrent_rpcs=config.queue_size + config.max_streams + CALLS_BESIDE,
         )
-        add_UnfaceServicer_to_server(self._service, server)
+        self._service.add_to(server)
         add_AdminServicer_to_server(AdminService(self._reload), server)
         self._health.add_to(server)
         names = (SERVICE, ADMIN, HEALTH, reflection.SERVICE_NAME)

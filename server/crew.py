@@ -18,7 +18,7 @@ from unface.server.config import ServerConfig
 from unface.server.jobs import Answer, Job, WorkFailed
 from unface.v1 import unface_pb2 as pb
 from unface.worker import packets
-from unface.worker.packets import Packet
+from unface.worker.packets import Buffer, Packet
 from unface.worker.settings import Settings
 
 PROGRAM = (sys.executable, "-m", "unface.worker")
@@ -91,7 +91,8 @@ class Worker:
             self.last_word = time.monotonic()
         numbers = [next(self._numbers) for _ in batch]
         self.batches.append(set(numbers))
-        described, parts = [], []
+        described: list[dict[str, Any]] = []
+        parts: list[Buffer] = []
         for number, job in zip(numbers, batch, strict=True):
             # Cancelled, it stays the worker's until that says that it is over.
             job.cancel = partial(self._send, {"kind": "cancel", "number": number})
@@ -117,7 +118,7 @@ class Worker:
         """End it at once."""
         self._process.kill()
 
-    def _send(self, header: dict[str, Any], parts: Iterable[bytes] = ()) -> None:
+    def _send(self, header: dict[str, Any], parts: Iterable[Buffer] = ()) -> None:
         try:
             packets.send(self._end, header, tuple(parts))
         except BlockingIOError:  # it reads nothing any more

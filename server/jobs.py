@@ -29,7 +29,7 @@ class Job:
     request_id: str
     method: str  # "Detect" or "Anonymize"
     request: bytes  # the message without its picture
-    image: bytes
+    image: bytes | memoryview
     raw_size: tuple[int, int] | None
     pixels: int
     client: str

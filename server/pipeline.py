@@ -10,17 +10,20 @@ from typing import Any
 
 from unface.anonymize.limits import Limits, check_bytes
 from unface.anonymize.sizes import declared_size
-from unface.errors import InvalidImage
+from unface.errors import InvalidImage, InvalidOption
 from unface.server.config import ServerConfig
 from unface.server.jobs import BULK, INTERACTIVE, Job, WorkFailed
 from unface.server.record import STEPS, Observer, Record
 from unface.server.scheduler import Scheduler
 from unface.server.status import Failure, failure_from_exception
 from unface.server.trial import Trial
+from unface.server.wire import Parts
 from unface.v1 import unface_pb2 as pb
 
 Request = pb.DetectRequest | pb.AnonymizeRequest
 Response = pb.DetectResponse | pb.AnonymizeResponse
+HEAD_BYTES = 256 << 10  # of a file, in which it says its size
+GUESSED_PIXELS = 10  # a byte, where it does not
 DEFAULT_PROFILE = "accurate"  # as `unface.worker.messages`, which needs numpy and OpenCV
 _PRIORITIES = {pb.PRIORITY_INTERACTIVE: INTERACTIVE, pb.PRIORITY_BULK: BULK}
 
@@ -53,12 +56,17 @@ class Pipeline:
         self._observers = observers
         self._trial = trial
 
-    async def answer(self, request: Request, call: Call) -> Response | Failure:
+    async def answer(self, parts: Parts[Any] | InvalidOption, call: Call) -> Response | Failure:
         """Return the answer, or what the client is told instead."""
+        if isinstance(parts, InvalidOption):
+            failure = failure_from_exception(parts, call.request_id)
+            self._observe(call, failure.code.name, failure.reason)
+            return failure
+        request = parts.request
         arm = self._trial.arm(request, call.request_id) if self._trial else ""
         job: Job | None = None
         try:
-            job = self._job(request, call)
+            job = self._job(parts, call)
             response = _response(call.method, (await self._scheduler.run(job)).body)
         except asyncio.CancelledError:
             self._observe(call, "CANCELLED", arm=arm, pixels=job.pixels if job else 0)
@@ -82,35 +90,31 @@ class Pipeline:
         for observe in self._observers:
             observe(record)
 
-    def _job(self, request: Request, call: Call) -> Job:
+    def _job(self, parts: Parts[Any], call: Call) -> Job:
         """Return the job of a request; raises `InvalidImage` for what is no picture at all."""
-        source = request.image.WhichOneof("source")
-        if source is None:
+        request, image = parts.request, parts.image
+        if image is None:
             raise InvalidImage("image is missing; set encoded (a JPEG, PNG or WebP file) or raw")
-        raw_size = None
-        if source == "raw":
-            raw_size = (request.image.raw.width, request.image.raw.height)
-            image = request.image.raw.rgb
-            pixels = len(image) // 3
-        else:
-            image = request.image.encoded
-            check_bytes(len(image), self._limits)
-            _, width, height = declared_size(image)
-            pixels = min(width * height, self._limits.max_pixels)  # more is refused by the worker
-        request.ClearField("image")
+        pixels = len(image) // 3 if parts.raw_size else self._declared_pixels(image)
         default = BULK if call.method.endswith("Stream") else INTERACTIVE
         return Job(
             request_id=call.request_id,
             method=call.method.removesuffix("Stream"),
             request=request.SerializeToString(),
             image=image,
-            raw_size=raw_size,
+            raw_size=parts.raw_size,
             pixels=pixels,
             client=call.client,
             priority=_PRIORITIES.get(request.priority, default),
             expires_at=call.expires_at,
             bucket=bucket(request, pixels),
         )
+
+    def _declared_pixels(self, image: memoryview) -> int:
+        """Return what a file says of its size, or a guess; more than is accepted costs no more."""
+        check_bytes(len(image), self._limits)
+        _, width, height = declared_size(bytes(image[:HEAD_BYTES]))
+        return min(width * height or len(image) * GUESSED_PIXELS, self._limits.max_pixels)
 
     def _finish(self, response: Response, request: Request, call: Call, arm: str) -> None:
         """Add to an answer what the server alone knows, and tell the observers."""

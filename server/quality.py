@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from unface.server.config import ServerConfig
@@ -12,9 +13,7 @@ from unface.server.reports import NotKept, open_reports
 from unface.v1 import unface_pb2 as pb
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from unface.quality.counting import Trials
     from unface.quality.trials import Arm
 
 Answer = pb.DetectResponse | pb.AnonymizeResponse
@@ -30,23 +29,22 @@ class Quality:
 
     def __init__(self, config: ServerConfig, shadowed: Shadowed) -> None:
         self._shadowed = shadowed
-        self._reports = open_reports(config)
-        self._trials = None
-        if config.quality_file is not None and config.trial_profile is not None:
-            from unface.quality.counting import Trials
-            from unface.quality.store import Store
-            from unface.quality.trials import Trial
-
-            trial = Trial(config.trial_profile, config.trial_share, config.trial_shadow)
-            self._trials = Trials(Store(config.quality_file, days=config.quality_days), trial)
+        self._closing = ExitStack()
+        self._trials: Trials | None = None
+        with ExitStack() as opened:
+            self._reports = open_reports(config)
+            if self._reports is not None:
+                opened.callback(self._reports.close)
+            if config.trial_profile is not None and config.quality_file is not None:
+                self._trials = _open_trials(config.trial_profile, config.quality_file, config)
+                opened.callback(self._trials.close)
+            self._closing = opened.pop_all()
 
     def __enter__(self) -> Quality:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for part in (self._reports, self._trials):
-            if part is not None:
-                part.close()
+        self._closing.close()
 
     def observe(self, record: Record) -> None:
         """Count a request of a trial."""
@@ -55,7 +53,10 @@ class Quality:
             self._trials.observe(arm, record.profile, record.code, record.seconds, record.scores)
 
     def compared(self, first: Answer, second: Answer) -> None:
-        """Count how far two profiles agree on one picture, and how long each took to detect."""
+        """Count how far two profiles agree on one picture, and how long each took to detect.
+
+        Safe to call on any thread, and better not on the event loop's.
+        """
         from unface.quality.agreement import compare
 
         agreement = compare(_boxes(first), _boxes(second))
@@ -70,11 +71,17 @@ class Quality:
         return await asyncio.to_thread(self._reports.store_report, request)
 
 
-def _boxes(answer: Answer) -> NDArray[np.float32]:
-    import numpy as np
+def _open_trials(profile: str, file: str, config: ServerConfig) -> Trials:
+    from unface.quality.counting import Trials
+    from unface.quality.store import Store
+    from unface.quality.trials import Trial
 
-    boxes = [(f.box.x1, f.box.y1, f.box.x2, f.box.y2) for f in answer.faces]
-    return np.array(boxes, np.float32).reshape(-1, 4)
+    trial = Trial(profile, config.trial_share, config.trial_shadow)
+    return Trials(Store(file, days=config.quality_days), trial)
+
+
+def _boxes(answer: Answer) -> list[tuple[float, ...]]:
+    return [(f.box.x1, f.box.y1, f.box.x2, f.box.y2) for f in answer.faces]
 
 
 def _seconds(answer: Answer) -> float:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
 
+from unface.errors import InvalidOption
 from unface.server.access import caller_of, request_id
 from unface.server.admission import Admission
+from unface.server.health import SERVICE
 from unface.server.pipeline import Call, Pipeline
 from unface.server.status import REQUEST_ID_KEY, Failure, failure_from_exception
 from unface.server.streams import Streams
+from unface.server.wire import Parts, parsed, split
 from unface.v1 import unface_pb2 as pb
-from unface.v1.unface_pb2_grpc import AdminServicer, UnfaceServicer
+from unface.v1.unface_pb2_grpc import AdminServicer
 
+Message: TypeAlias = Any  # of unface.v1
 Answer = TypeVar("Answer")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Report = Callable[[pb.ReportRequest], Awaitable[pb.ReportResponse]]
 
 
-class UnfaceService(UnfaceServicer):
+class UnfaceService:
     """Answers with the pipeline's results and turns its failures into gRPC statuses."""
 
     def __init__(
@@ -37,40 +42,48 @@ class UnfaceService(UnfaceServicer):
         self._report = report
         self.streams = Streams()
 
-    async def Detect(self, request: pb.DetectRequest, context: Context) -> pb.DetectResponse:  # noqa: N802
-        """Find the faces of one picture."""
-        answer: pb.DetectResponse = await self._one("Detect", request, context)
-        return answer
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Have a server answer the RPCs of `unface.v1.Unface`."""
+        one, many = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+        detect = partial(split, pb.DetectRequest)
+        anonymize = partial(split, pb.AnonymizeRequest)
+        info = partial(parsed, pb.GetServerInfoRequest)
+        report = partial(parsed, pb.ReportRequest)
+        handlers: dict[str, Any] = {
+            "Detect": one(partial(self._one, "Detect"), detect, _bytes),
+            "Anonymize": one(partial(self._one, "Anonymize"), anonymize, _bytes),
+            "DetectStream": many(
+                partial(self._many, "DetectStream", pb.DetectStreamResponse), detect, _bytes
+            ),
+            "AnonymizeStream": many(
+                partial(self._many, "AnonymizeStream", pb.AnonymizeStreamResponse),
+                anonymize,
+                _bytes,
+            ),
+            "GetServerInfo": one(self._get_server_info, info, _bytes),
+            "Report": one(self._keep_report, report, _bytes),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
-    async def Anonymize(  # noqa: N802
-        self, request: pb.AnonymizeRequest, context: Context
-    ) -> pb.AnonymizeResponse:
-        """Cover the faces of one picture."""
-        answer: pb.AnonymizeResponse = await self._one("Anonymize", request, context)
-        return answer
-
-    async def DetectStream(  # type: ignore[override]  # noqa: N802 - a coroutine that writes will do
-        self, request_iterator: AsyncIterable[pb.DetectRequest], context: Context
-    ) -> None:
-        """Find the faces of frame after frame."""
-        await self._many("DetectStream", pb.DetectStreamResponse, request_iterator, context)
-
-    async def AnonymizeStream(  # type: ignore[override]  # noqa: N802 - a coroutine that writes will do
-        self, request_iterator: AsyncIterable[pb.AnonymizeRequest], context: Context
-    ) -> None:
-        """Cover the faces of frame after frame."""
-        await self._many("AnonymizeStream", pb.AnonymizeStreamResponse, request_iterator, context)
-
-    async def GetServerInfo(  # noqa: N802
-        self, request: pb.GetServerInfoRequest, context: Context
+    async def _get_server_info(
+        self, request: pb.GetServerInfoRequest | InvalidOption, context: Context
     ) -> pb.GetServerInfoResponse:
-        """Tell what serves at this moment."""
+        if isinstance(request, InvalidOption):
+            await _refuse(context, request, "GetServerInfo")
+        request_id = _call("GetServerInfo", context).request_id
+        context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
         return self._info()
 
-    async def Report(self, request: pb.ReportRequest, context: Context) -> pb.ReportResponse:  # noqa: N802
-        """Keep what the operator is told of missed and false faces."""
+    async def _keep_report(
+        self, request: pb.ReportRequest | InvalidOption, context: Context
+    ) -> pb.ReportResponse:
         call = _call("Report", context)
-        return await _or_abort(context, call.request_id, self._report(request))
+        if isinstance(request, InvalidOption):
+            await _refuse(context, request, "Report")
+            raise request  # _refuse has raised
+        answer = await _or_abort(context, call.request_id, self._report(request))
+        context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+        return answer
 
     async def _one(self, method: str, request: Any, context: Context) -> Any:
         call = _call(method, context)
@@ -89,7 +102,9 @@ class UnfaceService(UnfaceServicer):
         async def answer(frame: Any) -> Any:
             nonlocal count
             count += 1
-            frame_id = frame.frame_id if frame.HasField("frame_id") else None
+            frame_id = None
+            if isinstance(frame, Parts) and frame.request.HasField("frame_id"):
+                frame_id = frame.request.frame_id
             own = Call(
                 method,
                 call.client,
@@ -121,7 +136,9 @@ class AdminService(AdminServicer):
 
     async def Reload(self, request: pb.ReloadRequest, context: Context) -> pb.ReloadResponse:  # noqa: N802
         """Load the engines anew."""
-        info = await _or_abort(context, _call("Reload", context).request_id, self._reload())
+        request_id = _call("Reload", context).request_id
+        info = await _or_abort(context, request_id, self._reload())
+        context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
         return pb.ReloadResponse(
             backend=info.backend, precision=info.precision, engines=info.engines
         )
@@ -148,6 +165,16 @@ async def _or_abort(context: Context, request_id: str, work: Awaitable[Answer]) 
         failure = failure_from_exception(error, request_id)
     await _abort(context, failure, request_id)
     raise AssertionError("abort returned")  # it always raises
+
+
+async def _refuse(context: Context, error: InvalidOption, method: str) -> None:
+    request_id = _call(method, context).request_id
+    await _abort(context, failure_from_exception(error, request_id), request_id)
+
+
+def _bytes(message: Message) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
 
 
 async def _abort(context: Context, failure: Failure, request_id: str) -> None:

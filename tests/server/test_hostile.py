@@ -128,9 +128,11 @@ def test_bytes_that_are_no_message_do_no_harm(odd_server: ServerProcess) -> None
     with grpc.insecure_channel(odd_server.target) as channel:
         for method in ("Detect", "Anonymize", "GetServerInfo"):
             call = channel.unary_unary(f"/unface.v1.Unface/{method}")
-            with pytest.raises(grpc.RpcError):
+            with pytest.raises(grpc.RpcError, match="the request is no ") as caught:
                 call(b"\xff\xff\xff\xff", timeout=20)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         stream = channel.stream_stream("/unface.v1.Unface/DetectStream")
-        with pytest.raises(grpc.RpcError):
-            list(stream(iter([b"\xff\xff\xff\xff"]), timeout=20))
+        (answer,) = stream(iter([b"\xff\xff\xff\xff"]), timeout=20)
+        error = pb.DetectStreamResponse.FromString(answer).error
+        assert (error.code, error.reason) == (3, "InvalidOption")
         assert lives(UnfaceStub(channel))

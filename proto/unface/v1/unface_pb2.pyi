@@ -20,6 +20,9 @@ Everywhere below:
     Expired        DEADLINE_EXCEEDED   the deadline passed before the answer was there
     Closed         UNAVAILABLE         the server is shutting down
     WorkerLost     UNAVAILABLE         the process that did the work ended; another takes over
+    NotKept        FAILED_PRECONDITION this server keeps no reports
+    NotStored      UNAVAILABLE         a report could not be stored
+    NotReloaded    FAILED_PRECONDITION the new engines do not pass; the old ones go on
     EngineError    INTERNAL            an engine gave an answer that cannot be
     Internal       INTERNAL            a defect; the message names the entry in the server's log
   Overloaded comes with `grpc-retry-pushback-ms`: after so many milliseconds there is room.
@@ -418,7 +421,9 @@ class Point(_message.Message):
     X_FIELD_NUMBER: _builtins.int
     Y_FIELD_NUMBER: _builtins.int
     x: _builtins.float
+    """To the right, from the left edge of the picture."""
     y: _builtins.float
+    """Downwards, from its top edge."""
     def __init__(
         self,
         *,
@@ -481,15 +486,25 @@ class Landmarks(_message.Message):
     MOUTH_LEFT_FIELD_NUMBER: _builtins.int
     MOUTH_RIGHT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def left_eye(self) -> Global___Point: ...
+    def left_eye(self) -> Global___Point:
+        """Centre of the eye on the left, which is the person's right one."""
+
     @_builtins.property
-    def right_eye(self) -> Global___Point: ...
+    def right_eye(self) -> Global___Point:
+        """Centre of the eye on the right."""
+
     @_builtins.property
-    def nose(self) -> Global___Point: ...
+    def nose(self) -> Global___Point:
+        """Tip of the nose."""
+
     @_builtins.property
-    def mouth_left(self) -> Global___Point: ...
+    def mouth_left(self) -> Global___Point:
+        """Corner of the mouth on the left."""
+
     @_builtins.property
-    def mouth_right(self) -> Global___Point: ...
+    def mouth_right(self) -> Global___Point:
+        """Corner of the mouth on the right."""
+
     def __init__(
         self,
         *,
@@ -841,9 +856,13 @@ class DetectStreamResponse(_message.Message):
     frame_id: _builtins.int
     """As in the request, absent if it was absent there."""
     @_builtins.property
-    def response(self) -> Global___DetectResponse: ...
+    def response(self) -> Global___DetectResponse:
+        """What the single call would have answered."""
+
     @_builtins.property
-    def error(self) -> Global___FrameError: ...
+    def error(self) -> Global___FrameError:
+        """Why there is no answer to this frame. Others still get theirs."""
+
     def __init__(
         self,
         *,
@@ -878,9 +897,13 @@ class AnonymizeStreamResponse(_message.Message):
     frame_id: _builtins.int
     """As in the request, absent if it was absent there."""
     @_builtins.property
-    def response(self) -> Global___AnonymizeResponse: ...
+    def response(self) -> Global___AnonymizeResponse:
+        """What the single call would have answered."""
+
     @_builtins.property
-    def error(self) -> Global___FrameError: ...
+    def error(self) -> Global___FrameError:
+        """Why there is no answer to this frame. Others still get theirs."""
+
     def __init__(
         self,
         *,

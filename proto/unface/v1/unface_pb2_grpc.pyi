@@ -20,6 +20,9 @@ Everywhere below:
     Expired        DEADLINE_EXCEEDED   the deadline passed before the answer was there
     Closed         UNAVAILABLE         the server is shutting down
     WorkerLost     UNAVAILABLE         the process that did the work ended; another takes over
+    NotKept        FAILED_PRECONDITION this server keeps no reports
+    NotStored      UNAVAILABLE         a report could not be stored
+    NotReloaded    FAILED_PRECONDITION the new engines do not pass; the old ones go on
     EngineError    INTERNAL            an engine gave an answer that cannot be
     Internal       INTERNAL            a defect; the message names the entry in the server's log
   Overloaded comes with `grpc-retry-pushback-ms`: after so many milliseconds there is room.
