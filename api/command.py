@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 from unface.errors import InvalidOption, UnfaceError
+from unface.quality_command import add_commands as add_quality_commands
 
 SUCCESS, SOME_FAILED, USAGE = 0, 1, 2
 
@@ -38,9 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return result
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that may learn its options when it is used; those of others cost no time then."""
+
+    learn: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        learn, self.learn = self.learn, None
+        if learn is not None:
+            learn(self)
+        return super().parse_known_args(args, namespace)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="unface",
         description="Find faces in pictures and remove them. Pictures never leave this machine.",
     )
@@ -53,19 +68,20 @@ def build_parser() -> argparse.ArgumentParser:
     _add_engines(commands)
     _add_calibrate(commands)
     _add_validate(commands)
+    add_quality_commands(commands)
     return parser
 
 
-def _add_detect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_detect(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser("detect", help="list the faces in pictures")
     parser.add_argument("paths", nargs="+", type=Path, metavar="IMG", help="files or folders")
     parser.add_argument("--json", action="store_true", help="one line of JSON for each picture")
     _add_detect_options(parser)
     _add_server_options(parser)
-    parser.set_defaults(run=_detect)
+    parser.set_defaults(run=_later("batch", "detect_pictures"))
 
 
-def _add_anonymize(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_anonymize(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser("anonymize", help="write pictures without faces")
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or folders")
     where = parser.add_mutually_exclusive_group(required=True)
@@ -93,30 +109,44 @@ def _add_anonymize(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     )
     _add_detect_options(parser)
     _add_server_options(parser)
-    parser.set_defaults(run=_anonymize)
+    parser.set_defaults(run=_later("batch", "anonymize_pictures"))
 
 
-def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from unface.server.config import add_arguments
-
+def _add_serve(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser("serve", help="serve gRPC calls until stopped")
+    parser.learn = _add_serve_options
+    parser.set_defaults(run=_later("server.__main__", "start"))
+
+
+def _add_serve_options(parser: argparse.ArgumentParser) -> None:
+    from unface.server.config import add_arguments  # pydantic takes 100 ms to import
+
     add_arguments(parser)
-    parser.set_defaults(run=_serve)
 
 
-def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_info(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser("info", help="print backend, engines, limits and versions")
     parser.add_argument("--json", action="store_true", help="as JSON")
     _add_server_options(parser)
-    parser.set_defaults(run=_info)
+    parser.set_defaults(run=_later("info", "print_info"))
 
 
-def _add_engines(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("engines", help="list, build and inspect engines")
+def _add_engines(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser("engines", help="list, build, encrypt and inspect engines")
+    key = "key of encrypted engines; else the environment variable UNFACE_ENGINE_KEY"
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="engines, and what the gate said of them")
     listing.add_argument("folder", nargs="?", type=Path, help="default: those that ship")
-    listing.set_defaults(run=_list_engines)
+    listing.add_argument("--key-file", metavar="FILE", help=key)
+    listing.set_defaults(run=_later("engines_command", "list_engines"))
+    making = actions.add_parser("new-key", help="write a new key to encrypt engines with")
+    making.add_argument("file", type=Path, metavar="FILE", help="where; only you may read it")
+    making.set_defaults(run=_later("engines_command", "make_key"))
+    encrypting = actions.add_parser("encrypt", help="encrypt a folder of engines (AES-256-GCM)")
+    encrypting.add_argument("folder", nargs="?", type=Path, help="default: those that ship")
+    encrypting.add_argument("out", type=Path, metavar="OUT", help="a new folder")
+    encrypting.add_argument("--key-file", metavar="FILE", help=key)
+    encrypting.set_defaults(run=_later("engines_command", "encrypt_engines"))
     building = actions.add_parser("build", help="build all engines into a folder and judge them")
     building.add_argument("folder", type=Path, help="where to write them")
     building.add_argument("--cache", type=Path, metavar="DIR", help="of unface calibrate")
@@ -148,7 +178,7 @@ def _add_engines(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="append",
         help="fp32, fp16, int8 or mixed; may be repeated; default: all",
     )
-    building.set_defaults(run=_build_engines)
+    building.set_defaults(run=_later("engines_command", "build_engines"))
     inspecting = actions.add_parser("inspect", help="what TensorRT fused, layer by layer")
     inspecting.add_argument(
         "paths",
@@ -160,10 +190,10 @@ def _add_engines(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     inspecting.add_argument("--network", choices=("pnet", "rnet", "onet"), help="this one alone")
     inspecting.add_argument("--precision", help="this one alone: fp32, fp16, int8 or mixed")
-    inspecting.set_defaults(run=_inspect_engines)
+    inspecting.set_defaults(run=_later("engines_command", "inspect_engines"))
 
 
-def _add_calibrate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_calibrate(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser("calibrate", help="measure INT8 ranges on your own pictures")
     parser.add_argument("paths", nargs="*", type=Path, metavar="IMG", help="files or folders")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="the cache")
@@ -178,10 +208,10 @@ def _add_calibrate(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "--save-samples", type=Path, metavar="FILE", help="keep them; faces can be recognised"
     )
     parser.add_argument("--threads", type=int, help="CPU threads")
-    parser.set_defaults(run=_calibrate)
+    parser.set_defaults(run=_later("calibrate", "calibrate_on_pictures"))
 
 
-def _add_validate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_validate(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser("validate", help="may an engine take the place of another?")
     engine = "an engine: fp32, int8 or FOLDER:int8"
     parser.add_argument("reference", metavar="FLOAT", help=engine)
@@ -197,7 +227,7 @@ def _add_validate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument(
         "--no-speed", dest="speed", action="store_false", help="leave out speed and memory"
     )
-    parser.set_defaults(run=_validate)
+    parser.set_defaults(run=_later("validate", "validate_engines"))
 
 
 def _add_detect_options(parser: argparse.ArgumentParser) -> None:
@@ -229,6 +259,13 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--precision", help="engines, without a server: fp32, int8, ...")
     group.add_argument("--engines", metavar="DIR", help="your own engines, without a server")
     group.add_argument(
+        "--engine-key-file",
+        dest="key_file",
+        metavar="FILE",
+        help="key of encrypted --engines or --plans; else the environment variable "
+        "UNFACE_ENGINE_KEY",
+    )
+    group.add_argument(
         "--allow-uncertified",
         action="store_true",
         help="use engines that have not passed the gate: they may miss faces",
@@ -243,59 +280,14 @@ def _thresholds(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(","))
 
 
-def _detect(arguments: argparse.Namespace) -> int:
-    from unface.batch import detect_pictures
+def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    """Return a command that imports what it needs when it is called, and nothing of the others."""
 
-    return detect_pictures(arguments)
+    def run(arguments: argparse.Namespace) -> int:
+        result: int = getattr(import_module(f"unface.{module}"), function)(arguments)
+        return result
 
-
-def _anonymize(arguments: argparse.Namespace) -> int:
-    from unface.batch import anonymize_pictures
-
-    return anonymize_pictures(arguments)
-
-
-def _serve(arguments: argparse.Namespace) -> int:
-    from unface.server.app import run
-    from unface.server.config import config_from_arguments
-
-    return run(config_from_arguments(arguments))
-
-
-def _info(arguments: argparse.Namespace) -> int:
-    from unface.info import print_info
-
-    return print_info(arguments)
-
-
-def _list_engines(arguments: argparse.Namespace) -> int:
-    from unface.engines_command import list_engines
-
-    return list_engines(arguments)
-
-
-def _build_engines(arguments: argparse.Namespace) -> int:
-    from unface.engines_command import build_engines
-
-    return build_engines(arguments)
-
-
-def _inspect_engines(arguments: argparse.Namespace) -> int:
-    from unface.engines_command import inspect_engines
-
-    return inspect_engines(arguments)
-
-
-def _calibrate(arguments: argparse.Namespace) -> int:
-    from unface.calibrate import calibrate_on_pictures
-
-    return calibrate_on_pictures(arguments)
-
-
-def _validate(arguments: argparse.Namespace) -> int:
-    from unface.validate import validate_engines
-
-    return validate_engines(arguments)
+    return run
 
 
 if __name__ == "__main__":

@@ -1,18 +1,37 @@
-"""The gRPC server: `python -m unface.server`, or `unface.server.app.run(ServerConfig(...))`.
+"""The gRPC server: `python -m unface.server`, or `unface.server.app.run(load_config())`.
 
-    config     what an operator may choose
-    app        wires everything: engines, services, health, signals
-    facts      what the server says of itself
+    config     what an operator may choose: a file, the environment, flags
+    app        wires everything: workers, services, health, signals
+
+  the way of a request
+    access     who may call what, before a request is read
+    tokens     JWTs and their keys
+    tls        certificates; what may be served to other machines
+    rotation   files that are read again when they change
     service    the RPCs, and the boundary where errors become statuses
+    wire       finds the picture in a request without copying it
     streams    one answer for each frame, in order, reading little ahead
-    pipeline   one request's way: decode, detect, mask, encode
-    admission  how much may wait, and how many decoded pictures may live
-    scheduler  the one thread that owns the engines, and its bounded queue
-    warmup     the first detection, before which nothing is served
+    pipeline   from a request to a job, from an answer to a record
+    admission  how much is let in, of all clients and of each
+    scheduler  from waiting jobs to batches, from batches to workers
+    fairness   whose turn it is
+    jobs       one picture to be worked on
+    crew       the worker processes: started, watched, replaced, exchanged
     status     the one table from errors to gRPC status codes
-    messages   between protobuf messages and plain values
-    memory     gives large buffers back to the system
 
-`requests` and `calls` are the other end, for `unface.Client`. Importing this package imports
-nothing.
+  what it tells
+    record     what is known of a request once it is over
+    health     the standard health service
+    metrics    Prometheus; `cards` adds GPUs
+    probes     /metrics, /healthz and /readyz
+    logs       lines of text or JSON
+    tracing    OpenTelemetry spans
+
+  the opt-in quality loop
+    quality    beside the traffic
+    reports    what `Report` does
+    trial      another profile for part of the requests
+
+No pixel is decoded in this process but for crops of reports, where they are asked for: that is
+`unface.worker`'s. Importing this package imports nothing.
 """

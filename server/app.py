@@ -125,6 +125,7 @@ class _Server:
             await self._grpc.start()
             try:
                 await self._crew.open()
+                _check_profile(config.trial_profile, self._crew.info)
                 self._in_background(self._heartbeat.beat())
                 self._in_background(self._watch_workers())
                 await self._health.update(self._crew.info, serving=True)
@@ -250,6 +251,13 @@ class _Server:
         task = asyncio.ensure_future(work)  # type: ignore[call-overload]
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _check_profile(profile: str | None, info: pb.GetServerInfoResponse) -> None:
+    """Raise `InvalidOption` for a trial of a profile that there is not."""
+    known = [known.name for known in info.profiles]
+    if profile is not None and profile not in known:
+        raise InvalidOption(f"trial_profile is {profile!r}; there are {', '.join(sorted(known))}")
 
 
 def _allow_many_files() -> None:

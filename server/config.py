@@ -113,9 +113,7 @@ class ServerConfig(BaseSettings):
     tls_key: File | None = _option(None, "PEM file of its private key")
     tls_client_ca: File | None = _option(None, "PEM file: clients need a certificate signed by it")
     jwt_secret_file: File | None = _option(None, "tokens are signed with this secret (HS256)")
-    jwt_jwks_file: File | None = _option(
-        None, "or with one of these keys (RS256, ES256, EdDSA)"
-    )
+    jwt_jwks_file: File | None = _option(None, "or with one of these keys (RS256, ES256, EdDSA)")
     jwt_audience: Name = _option("unface", "audience that tokens must name")
     jwt_issuer: Name | None = _option(None, "issuer that tokens must name; default: any")
 

@@ -90,6 +90,12 @@ def test_a_status_that_no_input_may_get_would_be_seen(code: str) -> None:
     assert list(faults(whole, Answer(code, "why", []))) == [f"{code} (why)"]
 
 
+def test_an_answer_to_what_is_no_message_would_be_seen() -> None:
+    hostile = Hostile("a", "Detect", (b"\xff",))
+    assert list(faults(hostile, Answer("INVALID_ARGUMENT", "no message", []))) == []
+    assert list(faults(hostile, Answer("OK", "", [b""]))) == ["OK to what is no message"]
+
+
 def test_a_frame_with_a_status_that_no_input_may_get_would_be_seen() -> None:
     number = int(grpc.StatusCode.INTERNAL.value[0])
     frame = pb.DetectStreamResponse(error=pb.FrameError(code=number, message="why"))

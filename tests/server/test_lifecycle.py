@@ -140,6 +140,7 @@ def test_a_port_that_is_taken_is_said_in_one_line(server: ServerProcess) -> None
     [
         (("--host", "192.0.2.1", "--insecure"), "cannot listen on 192.0.2.1", 1),
         (("--precision", "fp4"), "precision is 'fp4'; there are", 1),
+        (("--trial-profile", "best"), "trial_profile is 'best'; there are accurate, fast", 2),
         (("--threads", "0"), "threads is '0': it should be greater than or equal to 1", 2),
         (("--port", "99999"), "port is '99999': it should be less than or equal to 65535", 2),
     ],

@@ -38,6 +38,10 @@ def test_overload_is_refused_at_once_and_the_rest_is_answered() -> None:
         for error in refused:
             assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert error.details() == "1 requests are waiting already; try again later"
+            told = dict(error.trailing_metadata())
+            assert told["unface-reason"] == "Overloaded"
+            assert 10 <= int(told["grpc-retry-pushback-ms"]) <= 10_000
+            assert told["unface-request-id"]
         assert time.monotonic() - begin > 1.4
         assert stub.Detect(request(20), timeout=20).width == 20
 
