@@ -39,6 +39,7 @@ from unface.v1.unface_pb2_grpc import add_AdminServicer_to_server
 # the codec's message instead of gRPC's.
 MESSAGE_HEADROOM = 1 << 20
 LAST_WORDS_SECONDS = 0.5  # for what is answered but not yet sent, and for calls cut off
+GOODBYE_SECONDS = 0.1  # in which new calls are told so
 WATCH_SECONDS = 1.0  # between looks at workers that may hang
 CALLS_BESIDE = 256  # that only listen or ask: health, reflection, server info
 
@@ -102,7 +103,7 @@ class _Server:
         )
         self._health = Health()
         self._heartbeat = Heartbeat()
-        self._is_draining = False
+        self._is_draining = self._is_closing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -148,6 +149,9 @@ class _Server:
         self._is_draining = True
         await self._health.shut_down()
         await asyncio.sleep(self._config.drain_seconds)
+        # gRPC cancels calls that arrive in the very moment it stops: have clients go away first.
+        self._is_closing = True
+        await asyncio.sleep(GOODBYE_SECONDS)
         stopping = asyncio.create_task(self._grpc.stop(self._config.grace_seconds))
         self._service.streams.close()
         idle = asyncio.create_task(self._admission.idle())
@@ -204,6 +208,8 @@ class _Server:
 
     def _early(self, method: str) -> Exception | None:
         """Return why a call is refused before its request is read; None when it is not."""
+        if self._is_closing:
+            return Closed("the server is shutting down; try again later")
         if method not in ("Detect", "Anonymize"):
             return None
         try:

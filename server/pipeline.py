@@ -79,7 +79,6 @@ class Pipeline:
                 call, failure.code.name, failure.reason, arm=arm, pixels=pixels, steps_ms=steps
             )
             return failure
-        self._scheduler.answered(job)
         self._finish(response, request, call, arm)
         if self._trial and arm == "a":
             self._trial.shadow(self._scheduler, request, job, response)

@@ -11,14 +11,15 @@ from unface.server.admission import Admission, overloaded
 from unface.server.config import ServerConfig
 from unface.server.crew import Crew, Worker
 from unface.server.fairness import FairQueue
-from unface.server.jobs import Answer, Job
+from unface.server.jobs import OVERHEAD_PIXELS, Answer, Job, WorkFailed
 from unface.server.record import Load
 
 BATCHES_AHEAD = 2  # in a worker: one is detected while the next is decoded
 # Pictures larger than that go alone: on a CPU all cores share one, and a batch would only make
 # its pictures wait for each other. A GPU has room for many at once.
 BATCH_PIXELS = {"cpu": 1_000_000, "gpu": 32_000_000}
-SMOOTHING = 0.1  # of the measured speed: the newest answer's part
+MEMORY = 0.95  # of the measured speed: how much an answer counts once the next one is there
+FIRST_ANSWERS = 2  # not learned from: they find everything cold
 
 
 class Expired(UnfaceError):
@@ -61,10 +62,15 @@ class Scheduler:
             self._queue.push(job)
             self.pump()
             try:
-                return await job.future
+                answer = await job.future
             except asyncio.CancelledError:
                 self._cancel(job)
                 raise
+            except WorkFailed:
+                self._speed.note(job, OVERHEAD_PIXELS)  # most fail before they cost much
+                raise
+            self._speed.note(job, job.cost)
+            return answer
 
     def check_room(self) -> None:
         """Raise `Overloaded` or `Closed` if no job would be let in now."""
@@ -81,7 +87,8 @@ class Scheduler:
     @property
     def expected_wait(self) -> float:
         """Seconds that a job would wait that came now; 0 while nothing is known of the speed."""
-        return self._speed.seconds(self._queue.cost) / max(1, len(self.crew.ready))
+        begun = sum(job.cost for worker in self.crew.ready for job in worker.jobs.values())
+        return self._speed.seconds(self._queue.cost + begun // 2)
 
     @property
     def load(self) -> Load:
@@ -103,10 +110,6 @@ class Scheduler:
             if not job.future.done():
                 job.future.set_exception(Closed("the server is shutting down; try again later"))
 
-    def answered(self, job: Job) -> None:
-        """Learn from a job that is done how fast the workers are."""
-        self._speed.note(job)
-
     def pump(self) -> None:
         """Give workers what they have room for."""
         while (first := self._next()) and (worker := self._free(first)):
@@ -115,6 +118,7 @@ class Scheduler:
                 return
             for job in batch:
                 self._queue.take(job)
+                job.started = time.monotonic()
             self._batched(len(batch))
             worker.start(batch)
 
@@ -169,20 +173,28 @@ class Scheduler:
 
 
 class _Speed:
-    """How many seconds a pixel takes, measured from one answer to the next while there is work."""
+    """How many seconds a pixel takes, measured from one answer to the next while there is work.
+
+    Old answers count less and less: of the seconds and of the pixels alike, so that a small
+    picture answered after a large one does not seem slow.
+    """
 
     def __init__(self) -> None:
-        self._per_pixel = 0.0
-        self._last = 0.0
+        self._seconds = self._cost = 0.0
+        self._last = 0.0  # when something was answered
+        self._answers = 0
 
-    def note(self, job: Job) -> None:
-        """Learn from a job that has just been answered."""
+    def note(self, job: Job, cost: int) -> None:
+        """Learn from a job that has just been answered, and was so much work."""
         now = time.monotonic()
-        passed, self._last = now - max(self._last, job.entered), now
-        measured = passed / job.cost
-        known = self._per_pixel or measured
-        self._per_pixel = known + SMOOTHING * (measured - known)
+        passed, self._last = now - max(self._last, job.started), now
+        self._answers += 1
+        if self._answers > FIRST_ANSWERS:
+            self._seconds = self._seconds * MEMORY + passed
+            self._cost = self._cost * MEMORY + cost
 
     def seconds(self, cost: int) -> float:
         """Return how long so much work takes all workers together."""
-        return self._per_pixel * cost
+        if not self._cost:
+            return 0.0
+        return self._seconds / self._cost * cost

@@ -14,9 +14,9 @@ from serving import ServerProcess, serving, serving_oddly
 
 import unface
 from unface.engines.shelf import read_shelf
-from unface.worker.messages import raw_image_message
 from unface.v1 import unface_pb2 as pb
 from unface.v1.unface_pb2_grpc import UnfaceStub
+from unface.worker.messages import raw_image_message
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

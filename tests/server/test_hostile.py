@@ -8,10 +8,10 @@ import pytest
 from corpus import BadInput, GoodInput, bad_inputs, odd_but_good_inputs
 from serving import ServerProcess, serving_oddly
 
-from unface.worker.messages import raw_image_message
 from unface.server.status import REASON_KEY
 from unface.v1 import unface_pb2 as pb
 from unface.v1.unface_pb2_grpc import UnfaceStub
+from unface.worker.messages import raw_image_message
 
 
 def failure(stub: UnfaceStub, request: pb.DetectRequest) -> tuple[grpc.StatusCode, str, str | None]:

@@ -14,9 +14,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from serving import ODD_SERVER, ServerProcess, free_port, serving, serving_oddly, started
 
 from unface.engines import prebuilt
-from unface.worker.messages import raw_image_message
 from unface.v1 import unface_pb2 as pb
 from unface.v1.unface_pb2_grpc import UnfaceStub
+from unface.worker.messages import raw_image_message
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from serving import serving, serving_oddly
 
 from unface.anonymize import encode
-from unface.worker.messages import raw_image_message
 from unface.v1 import unface_pb2 as pb
 from unface.v1.unface_pb2_grpc import UnfaceStub
+from unface.worker.messages import raw_image_message
 
 Image = NDArray[np.uint8]
 BUSY = ("--queue-size", "1", "--batch-size", "1")  # one worked on, one decoded, one waiting

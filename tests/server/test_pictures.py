@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from unface.anonymize import decode, encode
 from unface.engines import prebuilt
 from unface.mtcnn.options import PROFILES
-from unface.worker.messages import detect_options_from_message, raw_image_message
 from unface.server.status import REASON_KEY
 from unface.v1 import unface_pb2 as pb
 from unface.v1.unface_pb2_grpc import UnfaceStub
+from unface.worker.messages import detect_options_from_message, raw_image_message
 
 Image = NDArray[np.uint8]
 FACE = (178, 64, 265, 173)  # the astronaut's, seen by eye

@@ -31,8 +31,8 @@ class Desk:
         return sum(job.pixels for batch in self.batches for job in batch)
 
     @property
-    def jobs(self) -> list[Job]:
-        return [job for batch in self.batches for job in batch]
+    def jobs(self) -> dict[int, Job]:
+        return dict(enumerate(job for batch in self.batches for job in batch))
 
     def start(self, batch: Sequence[Job]) -> None:
         self.batches.append(list(batch))
@@ -215,17 +215,50 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
     run(scenario)
 
 
+async def learn(office: Office, seconds: float, pixels: int, times: int = 6) -> None:
+    """Have pictures of a size answered, each after so long."""
+    for n in range(times):
+        await office.ask(f"learn{n}", pixels=pixels)
+        await asyncio.sleep(seconds)
+        office.desk.answer()
+        await asyncio.sleep(0.001)
+
+
 def test_who_would_wait_too_long_is_refused_by_what_pictures_took_before() -> None:
     async def scenario() -> None:
-        office = Office(queue_ms=100, batch_size=1)
-        job = Job("x", "Detect", b"", b"", None, 1_000_000, "a", entered=time.monotonic() - 1)
-        office.scheduler.answered(job)  # a second for a megapixel
+        office = Office(queue_ms=50, batch_size=1)
+        await learn(office, 0.05, 1_000_000)
         await office.ask("1", "2", pixels=1_000_000)  # the worker has them
         await office.ask("3", pixels=1_000_000)
-        assert 0.5 < office.scheduler.expected_wait < 2
+        assert 0.08 < office.scheduler.expected_wait < 0.3
         (refused,) = await office.ask("4", pixels=1_000_000)
         with pytest.raises(Overloaded, match=r"would wait for \d+ ms"):
             await refused
+
+    run(scenario)
+
+
+def test_a_small_picture_after_a_large_one_does_not_seem_slow() -> None:
+    async def scenario() -> None:
+        office = Office(batch_size=1)
+        await learn(office, 0.01, 1_000_000)
+        await office.ask("large", pixels=20_000_000)
+        await office.ask("small", pixels=1000)
+        await asyncio.sleep(0.2)
+        office.desk.answer()
+        office.desk.answer()
+        await asyncio.sleep(0.001)
+        await office.ask("1", "2", "3", pixels=1_000_000)
+        assert 0.01 < office.scheduler.expected_wait < 0.06
+
+    run(scenario)
+
+
+def test_nothing_is_refused_for_its_wait_before_the_speed_is_known() -> None:
+    async def scenario() -> None:
+        office = Office(queue_ms=1, batch_size=1)
+        tasks = await office.ask(*map(str, range(20)), pixels=10_000_000)
+        assert not any(task.done() for task in tasks)
 
     run(scenario)
 
