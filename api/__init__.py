@@ -4,7 +4,7 @@
     detector = unface.Detector()
     faces = detector.detect(image)           # RGB uint8 [H, W, 3]
     clean = unface.anonymize(image)          # the same picture without faces
-    client = unface.Client("localhost:50051")  # the same two calls against a server
+    client = unface.Client("localhost:50051")  # the same two calls against a server, or AsyncClient
 
 Everything loads when first used, so that `import unface` is quick.
 """
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from unface.aio import AsyncClient
     from unface.arguments import AnonymizeArguments, File
     from unface.client import Client
     from unface.detector import Detector
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 
 _HOMES = {
+    "AsyncClient": "unface.aio",
     "Client": "unface.client",
     "Detector": "unface.detector",
     "DetectOptions": "unface.mtcnn.options",
@@ -49,7 +51,7 @@ _HOMES = {
     "Faces": "unface.mtcnn.faces",
 }
 
-__all__ = ["Client", "DetectOptions", "Detector", "Face", "Faces", "anonymize"]
+__all__ = ["AsyncClient", "Client", "DetectOptions", "Detector", "Face", "Faces", "anonymize"]
 
 
 class _CallableRoom(ModuleType):

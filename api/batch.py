@@ -31,7 +31,9 @@ MASK_AND_OUTPUT = (
 
 MOST_AT_ONCE = 8  # pictures, beside a GPU: by then it is what the others wait for
 AHEAD = 2  # pictures a thread, so that none is idle while an earlier picture takes its time
-ENGINE_CHOICES = ("threads", "device", "plans", "precision", "engines", "allow_uncertified")
+ENGINE_CHOICES = (
+    *("threads", "device", "plans", "precision", "engines", "key_file", "allow_uncertified"),
+)
 
 
 class Job(NamedTuple):
@@ -185,12 +187,14 @@ def open_finder(arguments: argparse.Namespace) -> Iterator[Client | Local]:
     if arguments.server is not None:
         if any(getattr(arguments, name) for name in ENGINE_CHOICES):
             raise InvalidOption(
-                "--threads, --device, --plans, --precision, --engines and --allow-uncertified are "
-                "the server's to choose: `unface serve`"
+                "--threads, --device, --plans, --precision, --engines, --engine-key-file and "
+                "--allow-uncertified are the server's to choose: `unface serve`"
             )
         from unface.client import Client
+        from unface.connection import connection_choices
 
-        with Client(arguments.server, timeout=arguments.timeout) as client:
+        choices = connection_choices(arguments)
+        with Client(arguments.server, timeout=arguments.timeout, **choices) as client:
             if arguments.wait is not None:
                 client.wait_until_serving(arguments.wait)
             yield client

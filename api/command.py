@@ -251,6 +251,11 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--server", metavar="HOST:PORT", help="let a server do it")
     group.add_argument("--timeout", type=float, default=60.0, help="seconds for one call (60)")
     group.add_argument("--wait", type=float, metavar="S", help="wait so long for the server")
+    group.add_argument("--token-file", metavar="FILE", help="token for it, read before each call")
+    group.add_argument("--tls", action="store_true", help="TLS; trust whom the system trusts")
+    group.add_argument("--tls-ca", metavar="FILE", help="TLS; trust this CA (PEM)")
+    group.add_argument("--tls-certificate", metavar="FILE", help="mutual TLS: certificate (PEM)")
+    group.add_argument("--tls-key", metavar="FILE", help="mutual TLS: its key (PEM)")
     group.add_argument("--threads", type=int, help="CPU threads, without a server")
     group.add_argument("--device", help="auto (default), cpu or gpu, without a server")
     group.add_argument(

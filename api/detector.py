@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import cast, overload
 
 from unface.engines.cascades import Cascades
+from unface.engines.shelf import read_engine_key
+from unface.errors import InvalidOption
 from unface.gpu.arrays import CudaArray, DeviceImage, Pixels
 from unface.gpu.cascade import PlanMasks
 from unface.mtcnn.faces import Faces
@@ -33,7 +35,9 @@ class Detector:
     leaves it alone. The CPU takes over whenever the GPU fails; every answer names its `backend`.
     `plans` is "FOLDER" or "FOLDER:PRECISION" of TensorRT plans (`make engines TARGET=tensorrt`),
     which the GPU runs instead of unface's own kernels where they fit it. `engines` is a folder of
-    your own engines instead of those that ship.
+    your own engines instead of those that ship. When they, or the plans, are encrypted, `key_file`
+    holds their key (`unface engines new-key`); None takes the one in the environment variable
+    UNFACE_ENGINE_KEY, if any. With a key the folders must be encrypted.
 
     May be shared between threads: calls take turns. Raises `InvalidOption` for an option outside
     its range and `EngineError` when an engine is missing or damaged or, unless
@@ -53,7 +57,11 @@ class Detector:
         allow_uncertified: bool = False,
         device: str = "auto",
         plans: str | None = None,
+        key_file: str | os.PathLike[str] | None = None,
     ) -> None:
+        own = engines is not None or plans is not None
+        if key_file is not None and not own:
+            raise InvalidOption("there is a key file, but engines and plans name no folder")
         self.options = detect_options(profile, min_face, scale_factor, thresholds, precision)
         self._cascades = Cascades(
             self.options.precision or DEFAULT_PRECISION,
@@ -62,6 +70,7 @@ class Detector:
             allow_uncertified=allow_uncertified,
             device=device,
             plans=plans,
+            key=read_engine_key(key_file) if own else None,
         )
         self._turn = threading.Lock()
 

@@ -1,22 +1,25 @@
-"""`unface engines`: what engines there are and what the gate said of them; building one's own."""
+"""`unface engines`: what there is, what the gate said of it; building, encrypting."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from unface.engines.layers import Layer, table
 from unface.engines.plans import Plan, Plans, read_plans
-from unface.engines.shelf import Shelf, read_shelf
+from unface.engines.sealed import write_sealed
+from unface.engines.shelf import KEY_VARIABLE, Shelf, read_engine_key, read_shelf
 from unface.engines.tensorrt import DeviceEngine, find_tensorrt
 from unface.errors import EngineError, InvalidOption
+from unface.sealing import new_key
 
 
 def list_engines(arguments: argparse.Namespace) -> int:
     """Print a line for each precision; returns the exit code."""
-    shelf = read_shelf(arguments.folder)
+    shelf = read_shelf(arguments.folder, read_engine_key(arguments.key_file))
     for precision, runtime in _sets(shelf):
         engines = shelf.of(precision, runtime)
         size = sum(len(shelf.read(engine)) for engine in engines.values())
@@ -41,6 +44,31 @@ def build_engines(arguments: argparse.Namespace) -> int:
     passed = build(folder, arguments.cache or shipped_cache(), arguments.data)
     print(f"{folder}: built; use them with --engines {folder}")
     return 0 if passed else 1
+
+
+def make_key(arguments: argparse.Namespace) -> int:
+    """Write a new key that its owner alone may read; returns the exit code."""
+    file: Path = arguments.file
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w") as stream:
+            stream.write(f"{new_key().hex()}\n")
+    except FileExistsError as error:
+        raise InvalidOption(f"{file} exists; what it encrypted would be lost with it") from error
+    except OSError as error:
+        raise InvalidOption(f"{file} cannot be written: {error.strerror}") from error
+    print(f"{file}: a new key; keep a copy, for nothing opens what it encrypts without it")
+    return 0
+
+
+def encrypt_engines(arguments: argparse.Namespace) -> int:
+    """Write a folder's engines encrypted into another; returns the exit code."""
+    key = read_engine_key(arguments.key_file)
+    if key is None:
+        raise InvalidOption(f"a key is needed: --key-file or {KEY_VARIABLE}")
+    names = write_sealed(read_shelf(arguments.folder), arguments.out, key)
+    print(f"{arguments.out}: {len(names)} files encrypted; use them with --engines {arguments.out}")
+    return 0
 
 
 def inspect_engines(arguments: argparse.Namespace) -> int:

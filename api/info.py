@@ -33,12 +33,13 @@ def _local_facts(arguments: argparse.Namespace) -> dict[str, Any]:
     from unface.anonymize import FORMATS, Limits
     from unface.batch import engine_choices
     from unface.detector import Detector
-    from unface.engines.shelf import read_shelf
+    from unface.engines.shelf import read_engine_key, read_shelf
     from unface.kernels.library import instruction_set
     from unface.mtcnn.team import cores
 
     detector = Detector(**engine_choices(arguments))
-    shelf = read_shelf(Path(arguments.engines) if arguments.engines else None)
+    folder = Path(arguments.engines) if arguments.engines else None
+    shelf = read_shelf(folder, read_engine_key(arguments.key_file) if folder else None)
     facts = {
         "unface": version("unface"),
         "backend": detector.backend,
@@ -58,8 +59,10 @@ def _local_facts(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _server_facts(arguments: argparse.Namespace) -> dict[str, Any]:
     from unface.client import Client
+    from unface.connection import connection_choices
 
-    with Client(arguments.server, timeout=arguments.timeout) as client:
+    choices = connection_choices(arguments)
+    with Client(arguments.server, timeout=arguments.timeout, **choices) as client:
         if arguments.wait is not None:
             client.wait_until_serving(arguments.wait)
         info = client.info()

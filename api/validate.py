@@ -30,8 +30,9 @@ def validate_engines(arguments: argparse.Namespace) -> int:
         if file is not None and file.is_dir():
             raise InvalidOption(f"{file} is a folder; a file to write the report to is needed")
     pictures = labelled_scenes() if arguments.data is None else read_labels(arguments.data)
+    key = shelf.read_engine_key(None)
     reference, candidate = (
-        shelf.open_named(spec, threads=arguments.threads)
+        shelf.open_named(spec, threads=arguments.threads, key=key)
         for spec in (arguments.reference, arguments.candidate)
     )
     try:
@@ -65,7 +66,7 @@ def _measure(
 
 
 def _facts(spec: str, measured: bool) -> EngineFacts:
-    files = shelf.named_files(spec)
+    files = shelf.named_files(spec, shelf.read_engine_key(None))
     engines = {name: files[name] for name in shelf.NETWORKS}
     return EngineFacts(
         spec,

@@ -27,7 +27,7 @@ from unface.server.pipeline import Pipeline
 from unface.server.probes import Heartbeat, Probes
 from unface.server.quality import Quality
 from unface.server.record import Observer
-from unface.server.scheduler import Scheduler
+from unface.server.scheduler import Closed, Scheduler
 from unface.server.service import AdminService, UnfaceService
 from unface.server.tls import check_exposure, is_local, server_credentials
 from unface.server.tokens import Tokens

@@ -45,7 +45,8 @@ def test_faces_come_with_what_served_them_and_where_the_time_went(
     faces = client.detect(astronaut)
     assert len(faces) == 1
     assert (faces.backend, faces.precision) == (backend, "fp32")
-    assert set(faces.timings_ms) == {"queue", "decode", "detect", "mask", "encode"}
+    steps = {"queue", "decode", "detect", "pnet", "rnet", "onet", "mask", "encode"}
+    assert set(faces.timings_ms) == steps
     assert faces.timings_ms["detect"] > 0
     assert faces[0].landmarks.shape == (5, 2)
 
@@ -249,20 +250,20 @@ def test_an_answer_that_comes_too_late_is_an_error_that_names_the_timeout(
 
 
 def test_failures_of_the_server_come_as_their_types() -> None:
-    flags = ("--slow", "0.5", "--queue-size", "1", "--pictures", "1")
-    with serving_oddly(*flags) as running, unface.Client(running.target) as client:
+    flags = ("--slow", "0.5", "--queue-size", "1", "--batch-size", "1")
+    with serving_oddly(*flags) as running, unface.Client(running.target, retries=0) as client:
         with pytest.raises(EngineError, match="no numbers"):
             client.detect(np.zeros((20, 79, 3), np.uint8))
         with pytest.raises(ServerError, match=r"internal error; .* as request \w+") as caught:
             client.detect(np.zeros((20, 78, 3), np.uint8))
         assert "secret" not in str(caught.value)
-        with ThreadPoolExecutor(4) as pool:
+        with ThreadPoolExecutor(8) as pool:
             slow = np.zeros((20, 77, 3), np.uint8)
             errors = [
-                call.exception() for call in [pool.submit(client.detect, slow) for _ in range(4)]
+                call.exception() for call in [pool.submit(client.detect, slow) for _ in range(8)]
             ]
         overloaded = [error for error in errors if error is not None]
-        assert len(overloaded) == 2
+        assert 1 <= len(overloaded) < 8
         for error in overloaded:
             assert isinstance(error, Overloaded)
             assert "try again later" in str(error)

@@ -120,7 +120,5 @@ def test_a_usual_picture_is_a_view_and_no_copy(size: tuple[int, int]) -> None:
 def test_a_message_that_is_none_is_named() -> None:
     error = parsed(pb.ReportRequest, b"\xff\xff")
     assert isinstance(error, InvalidOption)
-    assert str(error) == (
-        "the request is no ReportRequest message of unface.v1, or a damaged one"
-    )
+    assert str(error) == ("the request is no ReportRequest message of unface.v1, or a damaged one")
     assert parsed(pb.GetServerInfoRequest, b"") == pb.GetServerInfoRequest()

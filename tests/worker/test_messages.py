@@ -7,9 +7,9 @@ from unface.anonymize import FORMATS, METHODS, SHAPES, Limits, MaskOptions, enco
 from unface.errors import ImageTooLarge, InvalidImage, InvalidOption
 from unface.mtcnn.faces import LANDMARK_NAMES, Faces
 from unface.mtcnn.options import PROFILES, DetectOptions
-from unface.worker import messages
-from unface.server.requests import anonymize_options_message, detect_options_message
+from unface.requests import anonymize_options_message, detect_options_message
 from unface.v1 import unface_pb2 as pb
+from unface.worker import messages
 
 
 def test_no_fields_mean_the_defaults() -> None:

@@ -20,6 +20,11 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield near, far
 
 
+def fill(end: socket.socket) -> None:
+    for _ in range(10_000):
+        packets.send(end, {}, (bytes(INLINE),))
+
+
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
@@ -64,8 +69,7 @@ def test_an_end_that_does_not_wait_says_so(ends: tuple[socket.socket, socket.soc
         packets.receive(ends[1])
     ends[0].setblocking(False)
     with pytest.raises(BlockingIOError):
-        for _ in range(10_000):
-            packets.send(ends[0], {}, (bytes(INLINE),))
+        fill(ends[0])
 
 
 def test_long_bodies_leave_no_descriptor_and_no_memory_behind(
