@@ -145,7 +145,7 @@ def _race(first: Network, second: Network, batches: list[UInt8Array]) -> Pace:
 
 def main() -> None:
     """Detect once in a 1080p picture with the engines named on the command line; print the peak."""
-    cascade = Cascade(shelf.open_named(sys.argv[1], threads=1))
+    cascade = Cascade(shelf.open_named(sys.argv[1], threads=1, key=shelf.read_engine_key(None)))
     scene = labelled_scenes()[0].load()
     cascade.detect(np.asarray(cv2.resize(scene, FULL_HD), np.uint8))
     print(json.dumps({"peak_mib": own_peak()}))

@@ -15,8 +15,8 @@ from unface.server.jobs import OVERHEAD_PIXELS, Answer, Job, WorkFailed
 from unface.server.record import Load
 
 BATCHES_AHEAD = 2  # in a worker: one is detected while the next is decoded
-# Pictures larger than that go alone: on a CPU all cores share one, and a batch would only make
-# its pictures wait for each other. A GPU has room for many at once.
+# Together; larger ones are at most as many as a worker has threads, each of which takes one. More
+# would only make a batch's pictures wait for each other. A GPU has room for many at once.
 BATCH_PIXELS = {"cpu": 1_000_000, "gpu": 32_000_000}
 MEMORY = 0.95  # of the measured speed: how much an answer counts once the next one is there
 FIRST_ANSWERS = 2  # not learned from: they find everything cold
@@ -144,10 +144,11 @@ class Scheduler:
         """Say whether a job may join a batch."""
         together = sum(mate.pixels for mate in chosen) + job.pixels
         decoded = sum(worker.pixels for worker in self.crew.ready)
-        device = "gpu" if self.crew.info.device else "cpu"
+        if decoded + together > self._config.max_decoded_pixels:
+            return False
+        info = self.crew.info
         return (
-            together <= BATCH_PIXELS[device]
-            and decoded + together <= self._config.max_decoded_pixels
+            together <= BATCH_PIXELS["gpu" if info.device else "cpu"] or len(chosen) < info.threads
         )
 
     def _worth_waiting(self, first: Job, batch: list[Job]) -> bool:

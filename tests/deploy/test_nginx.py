@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,8 +26,10 @@ from issuing import Authority
 from serving import ServerProcess, free_port, started
 
 import unface
+from unface.answers import ServedFaces
 from unface.v1 import unface_pb2 as pb
 from unface.v1.unface_pb2_grpc import AdminStub, UnfaceStub
+from unface.worker.messages import raw_image_message
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx"
 TEMPORARY = ("body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -48,35 +51,20 @@ class Nginx:
 
     def __init__(self, folder: Path, ports: list[int], listen: str = "listen.conf") -> None:
         self.folder = folder
-        self.target = f"localhost:{free_port()}"
-        self.lines: list[str] = []  # of the access log
-        (folder / "unface").mkdir()
-        (folder / "run").mkdir()
-        for name in TEMPORARY:
-            (folder / "tmp" / name).mkdir(parents=True)
-        self._write("nginx.conf", "nginx.conf", {"/tmp/nginx.pid": f"{folder}/run/nginx.pid"})
-        self._write(listen, "unface/listen.conf", {"50051": self.target.rpartition(":")[2]})
-        self._write("upstream.conf", "unface/upstream.conf", {}, ports)
-
-    def _write(
-        self, name: str, target: str, changes: dict[str, str], ports: list[int] | None = None
-    ) -> None:
-        text = (SHIPPED / name).read_text()
-        for old, new in {**changes, "/tmp/": f"{self.folder}/tmp/"}.items():
-            text = text.replace(old, new)
-        text = text.replace("/run/secrets", str(self.folder))
-        for port in ports or ():
-            text = re.sub(
-                r"^( *)server unface:50051 resolve (.*)$",
-                rf"\g<0>\n\1server 127.0.0.1:{port} \2",
-                text,
-                flags=re.M,
-            )
-        if ports is not None:  # Docker's name server is not here
-            text = re.sub(r"^ *server unface:.*\n|^resolver .*\n", "", text, flags=re.M)
-        if "http2 on;" in text and version() < (1, 25, 1):
-            text = re.sub(r"^(listen .*);", r"\1 http2;", text.replace("http2 on;", ""), flags=re.M)
-        (self.folder / target).write_text(text)
+        self.port = free_port()
+        self.target = f"localhost:{self.port}"
+        self.log, self.errors = folder / "run" / "access.log", folder / "run" / "errors.log"
+        self._calls: list[dict[str, Any]] = []
+        self._read = 0  # characters of the log
+        for name in ("unface", "run", *(f"tmp/{name}" for name in TEMPORARY)):
+            (folder / name).mkdir(parents=True)
+        main = (SHIPPED / "nginx.conf").read_text().replace("/tmp/", f"{folder}/tmp/")
+        (folder / "nginx.conf").write_text(main.replace("/tmp/nginx.pid", "/run/nginx.pid"))
+        door = (SHIPPED / listen).read_text().replace("50051", f"127.0.0.1:{self.port}")
+        if version() < (1, 25, 1):  # says it another way
+            door = re.sub(r"(listen .*);\nhttp2 on;", r"\1 http2;", door)
+        (folder / "unface/listen.conf").write_text(door.replace("/run/secrets", str(folder)))
+        (folder / "unface/upstream.conf").write_text(upstream(ports))
 
     @property
     def command(self) -> list[str]:
@@ -89,43 +77,31 @@ class Nginx:
         if landlocked.is_possible():
             sandbox = [sys.executable, landlocked.__file__, "--may-write", f"{self.folder}/run"]
             command = [*sandbox, *command]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        reader = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
-        reader.start()
+        with self.log.open("w") as log, self.errors.open("w") as errors:
+            self.process = subprocess.Popen(command, stdout=log, stderr=errors)
         try:
             until(self._listens)
             yield self
         finally:
-            self.process.send_signal(signal.SIGTERM)
-            self.errors = self.process.stderr.read()
-            assert self.process.wait(WAIT_SECONDS) == 0, self.errors
-            reader.join()
-            self.process.stdout.close()
-            self.process.stderr.close()
-        written = [path for path in (self.folder / "tmp").rglob("*") if path.is_file()]
-        assert (written, self.errors) == ([], "")
-
-    def _read(self, lines: Any) -> None:
-        for line in lines:
-            self.lines.append(line)
+            self.process.terminate()
+            code = self.process.wait(WAIT_SECONDS)
+        assert (code, self.errors.read_text()) == (0, "")
+        assert [path for path in (self.folder / "tmp").rglob("*") if path.is_file()] == []
 
     def _listens(self) -> bool:
-        with grpc.insecure_channel(self.target) as channel:
-            try:
-                grpc.channel_ready_future(channel).result(0.3)
-            except grpc.FutureTimeoutError:  # it may also want TLS
-                assert self.process.poll() is None, self.process.communicate()
-                return "ssl" in (self.folder / "unface" / "listen.conf").read_text()
-        return True
+        assert self.process.poll() is None, self.errors.read_text()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     @property
     def calls(self) -> list[dict[str, Any]]:
         """What the access log says of each call that is over."""
-        return [json.loads(line) for line in tuple(self.lines)]
+        with self.log.open() as log:
+            log.seek(self._read)
+            lines = log.read().rpartition("\n")[0]  # the last one may be half written
+        self._read += len(lines) + bool(lines)
+        self._calls += map(json.loads, lines.splitlines())
+        return self._calls
 
     def answered_by(self, since: int = 0) -> Counter[str]:
         """How many calls each server has answered, by address."""
@@ -216,8 +192,7 @@ def channel(nginx: Nginx) -> Iterator[grpc.Channel]:
 
 @pytest.mark.parametrize("listen", ["listen.conf", "listen-tls.conf"])
 def test_nginx_takes_the_configuration(listen: str, tmp_path: Path) -> None:
-    Authority().issue(names=["localhost"]).write(tmp_path, "tls")
-    rename_pair(tmp_path)
+    write_pair(Authority(), tmp_path)
     front = Nginx(tmp_path, [1, 2], listen)
     checked = subprocess.run([*front.command, "-t"], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
@@ -225,10 +200,10 @@ def test_nginx_takes_the_configuration(listen: str, tmp_path: Path) -> None:
 
 
 def test_both_servers_get_their_share(nginx: Nginx, servers: tuple[Server, Server]) -> None:
-    since = len(nginx.lines)
+    since = len(nginx.calls)
     with Load(nginx.target, retries=0) as load:
         load.goes_on()
-    until(lambda: len(nginx.lines) >= since + load.answered)
+    until(lambda: len(nginx.calls) >= since + load.answered)
     shares = nginx.answered_by(since)
     assert load.failed == []
     assert set(shares) == {server.address for server in servers}
@@ -249,7 +224,7 @@ def test_what_is_larger_than_the_servers_take_is_refused_in_their_words(
 
 def test_streams_pass(client: unface.Client) -> None:
     kinds = [type(answer) for answer in client.detect_stream([SMALL, b"no picture", SMALL] * 5)]
-    assert Counter(kinds) == {unface.ServedFaces: 10, unface.errors.InvalidImage: 5}
+    assert Counter(kinds) == {ServedFaces: 10, unface.errors.InvalidImage: 5}
     assert len(list(client.anonymize_stream([SMALL] * 5))) == 5
 
 
@@ -296,15 +271,15 @@ def test_what_is_for_one_server_alone_does_not_pass(channel: grpc.Channel) -> No
 def test_the_access_log_tells_what_happened_and_nothing_private(
     nginx: Nginx, channel: grpc.Channel
 ) -> None:
-    since = len(nginx.lines)
+    since = len(nginx.calls)
     metadata = [("authorization", "Bearer s3cret"), ("unface-request-id", "asked-by-me")]
     stub = UnfaceStub(channel)
-    stub.Detect(pb.DetectRequest(image=raw(SMALL)), timeout=WAIT_SECONDS, metadata=metadata)
+    stub.Detect(pb.DetectRequest(image=raw_image_message(SMALL)), timeout=WAIT_SECONDS, metadata=metadata)
     with pytest.raises(grpc.RpcError):
         stub.Detect(pb.DetectRequest(), timeout=WAIT_SECONDS)
     with pytest.raises(grpc.RpcError):
         channel.unary_unary("/s3cret/call?of=s3cret")(b"", timeout=WAIT_SECONDS)
-    until(lambda: len(nginx.lines) >= since + 3)
+    until(lambda: len(nginx.calls) >= since + 3)
     lines = nginx.calls[since:]
     assert [(line["method"], line["http"], line["grpc"]) for line in lines] == [
         ("/unface.v1.Unface/Detect", 200, GRPC["OK"]),
@@ -313,7 +288,7 @@ def test_the_access_log_tells_what_happened_and_nothing_private(
     ]
     assert lines[0]["request_id"] == "asked-by-me"
     assert lines[1]["request_id"] != ""
-    assert "s3cret" not in "".join(nginx.lines)
+    assert "s3cret" not in nginx.log.read_text()
     told = {"time", "method", "http", "grpc", "request_id", "seconds", "server", "server_http"}
     assert set(lines[0]) == told | {"bytes_in", "bytes_out"}
 
@@ -331,8 +306,7 @@ def test_without_any_server_the_answer_is_unavailable_as_grpc_says_it(tmp_path: 
 
 def test_clients_that_want_tls_get_it(tmp_path: Path, servers: tuple[Server, Server]) -> None:
     authority = Authority()
-    authority.issue(names=["localhost"]).write(tmp_path, "tls")
-    rename_pair(tmp_path)
+    write_pair(authority, tmp_path)
     (tmp_path / "ca.pem").write_bytes(authority.pem)
     front = Nginx(tmp_path, [server.port for server in servers], "listen-tls.conf")
     with front.running(), unface.Client(front.target, tls=tmp_path / "ca.pem") as client:
@@ -357,7 +331,7 @@ def test_a_killed_server_costs_no_more_than_its_calls_under_way(tmp_path: Path) 
         assert len(careless.failed) <= THREADS, careless.failed
         assert {type(error) for error in careless.failed} <= {unface.errors.Unavailable}
         with dies.running():
-            since = len(front.lines)
+            since = len(front.calls)
             until(lambda: front.answered_by(since)[dies.address] > 10)
     assert careful.failed == []
 
@@ -371,20 +345,26 @@ def test_a_server_that_is_told_to_stop_costs_no_call(tmp_path: Path) -> None:
     ):
         for _ in range(3):
             with ends.running() as process:
-                since = len(front.lines)
+                since = len(front.calls)
                 until(lambda since=since: front.answered_by(since)[ends.address] > 10)  # type: ignore[misc]
                 assert process.terminate() == 0
                 load.goes_on()
     assert load.failed == []
 
 
-def raw(image: Any) -> pb.Image:
-    height, width = image.shape[:2]
-    return pb.Image(raw=pb.RawImage(data=image.tobytes(), width=width, height=height))
+def write_pair(authority: Authority, folder: Path) -> None:
+    """Write a certificate and its key, called as in listen-tls.conf."""
+    pair = authority.issue()
+    (folder / "tls.crt").write_bytes(pair.certificate)
+    (folder / "tls.key").write_bytes(pair.key)
 
 
-def rename_pair(folder: Path) -> None:
-    """Call a certificate and its key as compose.secure.yaml does."""
+def upstream(ports: list[int]) -> str:
+    """Return upstream.conf with these ports for Docker's name server, which is not here."""
+    text = re.sub("^resolver .*", "", (SHIPPED / "upstream.conf").read_text(), flags=re.M)
+    line = re.search(r"^( *server )unface:50051 resolve(.*)$", text, re.M)
+    assert line
+    return text.replace(line[0], "\n".join(f"{line[1]}127.0.0.1:{p}{line[2]}" for p in ports))
 
 
 def version() -> tuple[int, ...]:

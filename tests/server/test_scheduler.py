@@ -159,15 +159,20 @@ def test_pictures_of_other_sizes_or_options_are_in_other_batches() -> None:
     run(scenario)
 
 
-def test_large_pictures_go_alone_on_a_cpu_and_together_on_a_gpu() -> None:
+@pytest.mark.parametrize(
+    ("device", "threads", "together"), [("", 1, 1), ("", 2, 2), ("", 8, 4), ("simulator", 1, 4)]
+)
+def test_of_large_pictures_a_cpu_takes_one_for_each_thread_and_a_gpu_many(
+    device: str, threads: int, together: int
+) -> None:
     async def scenario() -> None:
-        for device, together in (("", 1), ("simulator", 3)):
-            office = Office()
-            office.scheduler.crew.info.device = device
-            await office.ask("x", "y", pixels=2_000_000)
-            await office.ask("1", "2", "3", pixels=2_000_000)
-            office.desk.answer()
-            assert len(office.desk.given[2]) == together
+        office = Office()
+        office.scheduler.crew.info.device = device
+        office.scheduler.crew.info.threads = threads
+        await office.ask("x", "y", pixels=2_000_000)
+        await office.ask("1", "2", "3", "4", pixels=2_000_000)
+        office.desk.answer()
+        assert len(office.desk.given[2]) == together
 
     run(scenario)
 
