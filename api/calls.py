@@ -187,6 +187,9 @@ def _words(
 def _may_be_repeated(error: grpc.RpcError) -> bool:
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC says so of large messages too
         return _trailer(error, REASON_KEY) == Overloaded.__name__
+    if error.code() is grpc.StatusCode.CANCELLED:
+        # gRPC's servers say so of calls that arrive in the moment they stop; our own `close` too.
+        return "channel closed" not in (error.details() or "").lower()
     return error.code() is grpc.StatusCode.UNAVAILABLE
 
 

@@ -6,9 +6,11 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import TypeVar
 
 MAX_THREADS = 64
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -62,11 +64,22 @@ class Team:
 ALONE = Team()
 
 
-def cores() -> int:
-    """Return how many CPU cores this process may use."""
+def cores(quota: Path = QUOTA) -> int:
+    """Return how many CPU cores this process may use: there are, and a container may have."""
     if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
-    return min(os.cpu_count() or 1, MAX_THREADS)
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    return max(1, min(count, _allowed(quota), MAX_THREADS))
+
+
+def _allowed(quota: Path) -> int:
+    """Return a container's CPU time in whole cores, rounded up (Linux, cgroup-v2.rst, cpu.max)."""
+    try:
+        microseconds, period = quota.read_text().split()
+        return -(-int(microseconds) // int(period))
+    except (OSError, ValueError):  # no such file, or "max"
+        return MAX_THREADS
 
 
 def shares(length: int, count: int) -> list[tuple[int, int]]:

@@ -57,7 +57,7 @@ def run(config: ServerConfig, program: Sequence[str] = PROGRAM) -> int:
     check_exposure(config)
     quiet = "warning" if config.log_format == "text" else "info"
     set_up_logging(config.log_format, config.log_level or quiet)
-    _allow_many_files()
+    _set_resource_limits()
     try:
         asyncio.run(serve(config, program))
     except InvalidOption:
@@ -266,8 +266,12 @@ def _check_profile(profile: str | None, info: pb.GetServerInfoResponse) -> None:
         raise InvalidOption(f"trial_profile is {profile!r}; there are {', '.join(sorted(known))}")
 
 
-def _allow_many_files() -> None:
-    """Have as many open files as the system allows: connections, and memory passed to workers."""
+def _set_resource_limits() -> None:
+    """Never dump memory, which holds pictures, to a disk; open as many files as are allowed.
+
+    Connections are files, and so is memory passed to workers, which inherit both limits.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -255,6 +255,7 @@ class Crew:
         self._last_info = self._workers[0].info or pb.GetServerInfoResponse()
         for worker in self._workers:
             self._keep(worker)
+        self._changed()  # calls may be waiting already
 
     async def reload(self) -> pb.GetServerInfoResponse:
         """Exchange all workers for new ones, which read the engines anew, and return what serves.

@@ -1,4 +1,4 @@
-"""`python landlocked.py [--may-write FOLDER] COMMAND...`: a command that can write to no file system.
+"""`python landlocked.py [--may-write FOLDER] COMMAND...`: the command can write to no file system.
 
 Nothing can be opened for writing, made, renamed, linked or removed by it and all its children: the
 kernel sees to it (Landlock, Linux 6.2 or newer). Memory remains: pipes, sockets, memfds. So does
@@ -59,4 +59,4 @@ if __name__ == "__main__":
         writable.append(command[1])
         command = command[2:]
     restrict(*writable)
-    os.execvp(command[0], command)
+    os.execvp(command[0], command)  # noqa: S606 - the command line's  # noqa: S606 - no shell is the point

@@ -60,7 +60,10 @@ def call(request: pytest.FixtureRequest) -> Call:
     return found
 
 
-@pytest.mark.parametrize("failure", [DOWN, FULL, Failure(Code.UNAVAILABLE, reason="WorkerLost")])
+@pytest.mark.parametrize(
+    "failure",
+    [DOWN, FULL, Failure(Code.UNAVAILABLE, reason="WorkerLost"), Failure(Code.CANCELLED)],
+)
 def test_a_call_that_nobody_did_is_tried_again(call: Call, failure: Failure) -> None:
     with scripted(failure, failure, FOUND) as script:
         faces = call(script.target, "detect", PICTURE)
@@ -98,7 +101,6 @@ def test_a_call_is_tried_again_so_often_and_no_more(call: Call, retries: int) ->
         (Failure(Code.RESOURCE_EXHAUSTED, "message larger than max"), ImageTooLarge),
         (Failure(Code.FAILED_PRECONDITION), ServerError),
         (Failure(Code.ABORTED), ServerError),
-        (Failure(Code.CANCELLED), ServerError),
         (Failure(Code.UNKNOWN), ServerError),
     ],
     ids=lambda value: f"{value.code.name} {value.reason}" if isinstance(value, Failure) else "",

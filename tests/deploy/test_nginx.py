@@ -32,6 +32,7 @@ from unface.v1.unface_pb2_grpc import AdminStub, UnfaceStub
 from unface.worker.messages import raw_image_message
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx"
+TMP = "/tmp/"  # noqa: S108 - of a container of its own
 TEMPORARY = ("body", "proxy", "fastcgi", "uwsgi", "scgi")
 LARGE = np.zeros((3200, 3200, 3), np.uint8)  # 30 MB
 SMALL = np.zeros((60, 80, 3), np.uint8)
@@ -58,8 +59,8 @@ class Nginx:
         self._read = 0  # characters of the log
         for name in ("unface", "run", *(f"tmp/{name}" for name in TEMPORARY)):
             (folder / name).mkdir(parents=True)
-        main = (SHIPPED / "nginx.conf").read_text().replace("/tmp/", f"{folder}/tmp/")
-        (folder / "nginx.conf").write_text(main.replace("/tmp/nginx.pid", "/run/nginx.pid"))
+        main = (SHIPPED / "nginx.conf").read_text().replace(TMP, f"{folder}{TMP}")
+        (folder / "nginx.conf").write_text(main.replace("tmp/nginx.pid", "run/nginx.pid"))
         door = (SHIPPED / listen).read_text().replace("50051", f"127.0.0.1:{self.port}")
         if version() < (1, 25, 1):  # says it another way
             door = re.sub(r"(listen .*);\nhttp2 on;", r"\1 http2;", door)
@@ -274,7 +275,9 @@ def test_the_access_log_tells_what_happened_and_nothing_private(
     since = len(nginx.calls)
     metadata = [("authorization", "Bearer s3cret"), ("unface-request-id", "asked-by-me")]
     stub = UnfaceStub(channel)
-    stub.Detect(pb.DetectRequest(image=raw_image_message(SMALL)), timeout=WAIT_SECONDS, metadata=metadata)
+    stub.Detect(
+        pb.DetectRequest(image=raw_image_message(SMALL)), timeout=WAIT_SECONDS, metadata=metadata
+    )
     with pytest.raises(grpc.RpcError):
         stub.Detect(pb.DetectRequest(), timeout=WAIT_SECONDS)
     with pytest.raises(grpc.RpcError):

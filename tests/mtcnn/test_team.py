@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unface.mtcnn.team import ALONE, Team, shares
+from unface.mtcnn.team import ALONE, Team, cores, shares
 
 
 @pytest.fixture
@@ -148,3 +150,16 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
     command = [sys.executable, "-W", "ignore", "-c", FORKED]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("quota", "most"),
+    [("100000 100000", 1), ("50000 100000", 1), ("max 100000", 64), ("nonsense", 64), ("", 64)],
+)
+def test_a_container_s_share_of_the_cores_is_all_there_is(
+    quota: str, most: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "cpu.max"
+    assert cores(file) == len(os.sched_getaffinity(0))  # there is no such file yet
+    file.write_text(quota)
+    assert cores(file) == min(len(os.sched_getaffinity(0)), most)

@@ -25,6 +25,12 @@ import unface
 SERVER = (landlocked.__file__, sys.executable, "-m", "unface.server", "--port", "0")
 LARGE_BYTES = 30_000_000  # of a raw picture; passed on by memfd, not by the socket
 AGAIN_SECONDS = 30
+CRASHES = (  # runs a command as a system does that keeps core dumps of whatever crashes
+    "-c",
+    "import os, resource as r, sys; hard = r.getrlimit(r.RLIMIT_CORE)[1]; "
+    "r.setrlimit(r.RLIMIT_CORE, (hard, hard)); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])",
+)
 
 pytestmark = pytest.mark.skipif(
     not landlocked.is_possible(), reason="this kernel has no Landlock that covers truncation"
@@ -137,6 +143,14 @@ def test_a_worker_that_crashes_leaves_nothing_and_is_replaced(
     until(lambda: detects(client, astronaut))
     assert "Permission denied" not in server.log
     assert "Traceback" not in server.log, server.log
+
+
+def test_no_process_of_the_server_may_dump_its_memory() -> None:
+    with started(*CRASHES, "-m", "unface.server", "--port", "0") as running:
+        running.wait_until_announced()
+        front = psutil.Process(running.process.pid)
+        for process in (front, *front.children()):
+            assert process.rlimit(psutil.RLIMIT_CORE) == (0, 0)
 
 
 def encoded(image: NDArray[np.uint8], format: str) -> bytes:
