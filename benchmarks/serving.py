@@ -15,7 +15,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.serving_figures import Others, Section, keep, record, show
+from benchmarks.serving_figures import Section, busy_cores, keep, record, show
 
 RESULTS = Path(__file__).parent / "results" / "serving.json"
 SECTIONS = {
@@ -54,15 +54,14 @@ def main() -> int:
     file = arguments.json or (None if arguments.sections else RESULTS)
     missed = False
     for name in arguments.sections or SECTIONS:
-        others = Others()
+        others = busy_cores()
         chosen = {} if arguments.seconds is None else {"seconds": arguments.seconds}
         if arguments.flags and name == "overload":
             chosen["flags"] = arguments.flags
         section = section_named(name)(**chosen)
-        taken = others.cores
-        print(f"{show(section)}\n\ncores that other programs took meanwhile: {taken:.2f}\n")
+        print(f"{show(section)}\n\ncores that other programs took before: {others:.2f}\n")
         if file is not None:
-            keep(file, {name: record(section, taken)})
+            keep(file, {name: record(section, others)})
         missed |= section.missed
     return int(missed)
 

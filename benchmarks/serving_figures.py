@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import time
 from collections import Counter
@@ -151,18 +150,11 @@ def keep(file: Path, sections: Mapping[str, Mapping[str, Any]]) -> None:
     file.write_text(json.dumps({**kept, **sections}, indent=1) + "\n", encoding="utf-8")
 
 
-class Others:
-    """How many cores other programs take, from now on: figures of a busy machine mean less."""
-
-    def __init__(self) -> None:
-        self._begin = time.monotonic(), _busy_seconds(), _own_seconds()
-
-    @property
-    def cores(self) -> float:
-        """Their number until now; processes of ours count as ours once they have ended."""
-        begin, busy, own = self._begin
-        theirs = _busy_seconds() - busy - (_own_seconds() - own)
-        return max(0.0, theirs / max(time.monotonic() - begin, 1e-9))
+def busy_cores(seconds: float = 1.0) -> float:
+    """Return how many cores other programs take now: figures of a busy machine mean less."""
+    before, begin = _busy_seconds(), time.monotonic()
+    time.sleep(seconds)
+    return max(0.0, (_busy_seconds() - before) / (time.monotonic() - begin))
 
 
 def as_figures(**values: Any) -> dict[str, Any]:
@@ -173,11 +165,6 @@ def as_figures(**values: Any) -> dict[str, Any]:
 def _busy_seconds() -> float:
     times = psutil.cpu_times()
     return sum(times) - times.idle - getattr(times, "iowait", 0.0)
-
-
-def _own_seconds() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 def _rounded(value: Any) -> Any:

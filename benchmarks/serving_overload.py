@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -33,7 +32,8 @@ CALM = 1.5  # unloaded medians, from which on a server is as fast as before
 # A picture of a webcam: work enough that sending three times as many is cheap beside it.
 SIZE, FACES = (640, 480), [(60, 40, 60), (330, 120, 110)]
 PROFILE = "fast"
-BATCH = str(os.cpu_count() or 1)
+ALONE = ("--batch-size", "1")  # short waits: no picture is held up by its batch-mates
+WAIT = 0.75  # of an unhurried answer's time, that a request may wait
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ def overload(seconds: float = 60, flags: Sequence[str] = ()) -> Section:
     """
     load = Load("", (webcam_request(),), TURN_SECONDS)
     with client_processes(2) as processes:
-        with serving(*(flags or ("--batch-size", BATCH)), *PATIENT) as server:
+        with serving(*(flags or ALONE), *PATIENT) as server:
             before = unhurried(processes, replace(load, target=server.target))
         if not flags:
-            flags = ("--batch-size", BATCH, "--queue-ms", f"{max(1.0, 2 * before.p50_ms):.0f}")
+            flags = (*ALONE, "--queue-ms", f"{max(1.0, WAIT * before.p50_ms):.0f}")
         with serving(*flags) as server, watching(server) as watch:
             section = Section("overload", {"server": " ".join(flags)})
             load = replace(load, target=server.target)

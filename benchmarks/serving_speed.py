@@ -25,6 +25,7 @@ from benchmarks.serving_server import ServerProcess, serving
 from unface.anonymize import Limits, decode, encode
 from unface.local import Local
 from unface.mtcnn.options import detect_options
+from unface.mtcnn.team import cores
 from unface.v1 import unface_pb2 as pb
 from unface.v1.unface_pb2_grpc import UnfaceStub
 
@@ -67,9 +68,10 @@ def overhead(seconds: float = 15) -> Section:
 
 def throughput(seconds: float = 10, turns: int = 3) -> Section:
     """Compare 16 clients' pictures a second with the detector's own, decoding included."""
-    section = Section("throughput", {"server": " ".join(PATIENT)})
+    flags = (*PATIENT, "--workers", str(cores()))  # a core each: the most pictures a second
+    section = Section("throughput", {"server": " ".join(flags)})
     jpeg = encode(draw("1080p", "few").image, "jpeg", quality=JPEG_QUALITY)
-    with serving(*PATIENT) as server, client_processes(2) as processes:
+    with serving(*flags) as server, client_processes(2) as processes:
         for profile in PROFILES:
             load = Load(server.target, (request(jpeg, profile),), seconds, CLIENTS)
             inside, outside, busy = [], [], []

@@ -38,6 +38,7 @@ from unface.v1.unface_pb2_grpc import add_AdminServicer_to_server
 # Beyond the largest picture: options, and a little more, so that a picture just too large gets
 # the codec's message instead of gRPC's.
 MESSAGE_HEADROOM = 1 << 20
+FRAME_BYTES = 4 << 20  # of HTTP/2; the usual 16 KiB cut a raw 1080p picture into 380
 LAST_WORDS_SECONDS = 0.5  # for what is answered but not yet sent, and for calls cut off
 GOODBYE_SECONDS = 0.1  # in which new calls are told so
 WATCH_SECONDS = 1.0  # between looks at workers that may hang
@@ -280,6 +281,7 @@ def _grpc_options(config: ServerConfig) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", config.max_message_bytes + MESSAGE_HEADROOM),
         ("grpc.max_send_message_length", config.max_message_bytes + MESSAGE_HEADROOM),
+        ("grpc.http2.max_frame_size", FRAME_BYTES),
         ("grpc.so_reuseport", 0),  # or a second server would share the port in silence
         ("grpc.keepalive_time_ms", 60_000),  # finds clients that vanished without a word
         ("grpc.keepalive_timeout_ms", 20_000),

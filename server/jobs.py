@@ -37,6 +37,7 @@ class Job:
     expires_at: float = float("inf")  # of time.monotonic()
     bucket: Hashable = None
     entered: float = field(default_factory=time.monotonic)
+    is_waiting: bool = False  # in the queue
     started: float = 0.0  # when a worker was given it
     cancel: Callable[[], None] | None = None  # set by the worker that has it
     future: asyncio.Future[Answer] = field(

@@ -60,6 +60,7 @@ class Scheduler:
         self.check_room()
         with self._admission.request(job):
             self._queue.push(job)
+            job.is_waiting = True
             self.pump()
             try:
                 answer = await job.future
@@ -106,7 +107,7 @@ class Scheduler:
         """Refuse new jobs, and fail those that wait with `Closed`."""
         self._closed = True
         while job := self._queue.first():
-            self._queue.take(job)
+            self._take(job)
             if not job.future.done():
                 job.future.set_exception(Closed("the server is shutting down; try again later"))
 
@@ -117,16 +118,26 @@ class Scheduler:
             if self._worth_waiting(first, batch):
                 return
             for job in batch:
-                self._queue.take(job)
+                self._take(job)
                 job.started = time.monotonic()
-            self._batched(len(batch))
-            worker.start(batch)
+            wanted = [job for job in batch if not job.future.done()]
+            self._batched(len(wanted))
+            worker.start(wanted)
+
+    def _take(self, job: Job) -> None:
+        self._queue.take(job)
+        job.is_waiting = False
 
     def _next(self) -> Job | None:
-        """Return the job whose turn it is; those whose deadline has passed leave the queue."""
+        """Return the job whose turn it is; those that are over leave the queue.
+
+        A job is cancelled a moment before its caller's `run` learns of it.
+        """
         while job := self._queue.first():
-            if time.monotonic() >= job.expires_at:
-                self._queue.take(job)
+            if job.future.done():
+                self._take(job)
+            elif time.monotonic() >= job.expires_at:
+                self._take(job)
                 job.future.set_exception(Expired("the deadline passed while the request waited"))
             else:
                 return job
@@ -167,9 +178,10 @@ class Scheduler:
         self.pump()
 
     def _cancel(self, job: Job) -> None:
-        if job.cancel is None:
+        if job.is_waiting:
             self._queue.remove(job)
-        else:
+            job.is_waiting = False
+        elif job.cancel is not None:
             job.cancel()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable
 from functools import partial
@@ -120,9 +121,15 @@ class UnfaceService:
                 return kind(frame_id=frame_id, error=error)
             return kind(frame_id=frame_id, response=result)
 
+        async def write(message: Any) -> None:
+            try:
+                await context.write(message)
+            except grpc.aio.BaseError as error:  # the client has gone, and gRPC's words are many
+                raise asyncio.CancelledError from error
+
         async def relay() -> None:
             with self._admission.stream(call.client):
-                await self.streams.relay(frames, answer, context.write)
+                await self.streams.relay(frames, answer, write)
 
         await _or_abort(context, call.request_id, relay())
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))

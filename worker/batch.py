@@ -200,8 +200,8 @@ class Batches:
         else:
             ticket.response = None  # never a picture beside an error
             ticket.error = ticket.error or EngineError("the detector gave no answer")
-        ticket.picture = ticket.faces = None
         self._answered(ticket)
+        ticket.picture = ticket.faces = None  # now: giving 6 MB back takes a millisecond
 
 
 def _step(ticket: Ticket, name: str, function: Callable[[], None]) -> None:

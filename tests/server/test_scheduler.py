@@ -285,6 +285,31 @@ def test_a_cancelled_request_leaves_the_queue_at_once() -> None:
     run(scenario)
 
 
+def test_a_request_that_is_cancelled_just_as_its_turn_comes_harms_no_other() -> None:
+    """Its future is cancelled at once, its own coroutine learns of it a moment later."""
+
+    async def scenario() -> None:
+        for expires_in in (3600.0, 0.05):
+            office = Office(batch_size=1)
+            await office.ask("1", "2")
+            expires_at = time.monotonic() + expires_in
+            (gone,) = await office.ask("3", expires_at=expires_at)
+            (kept,) = await office.ask("4")
+            time.sleep(0.06)  # the event loop sees nothing of it
+            gone.cancel()
+            office.desk.answer()  # in the same turn of the event loop
+            office.desk.answer()
+            await asyncio.sleep(0.001)
+            with pytest.raises(asyncio.CancelledError):
+                await gone
+            office.desk.answer()
+            assert (await kept).body == b"4"
+            assert office.desk.given == [["1"], ["2"], ["4"]]
+            assert office.scheduler.load.waiting == 0
+
+    run(scenario)
+
+
 def test_a_worker_is_told_of_a_cancelled_request_that_it_has() -> None:
     async def scenario() -> None:
         office = Office()
