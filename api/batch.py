@@ -202,9 +202,11 @@ def open_finder(arguments: argparse.Namespace) -> Iterator[Client | Local]:
     from unface.anonymize.threads import limit_threads
     from unface.detector import Detector
     from unface.local import Local
+    from unface.worker.memory import give_large_buffers_back
 
     if arguments.threads is not None:
         limit_threads(arguments.threads)
+    give_large_buffers_back()  # a folder of 1080p JPEGs takes a tenth less time
     local = Local(Detector(**engine_choices(arguments)))
     try:
         yield local
