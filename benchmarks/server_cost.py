@@ -15,9 +15,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from skimage.data import astronaut
 
@@ -46,10 +46,15 @@ def server(threads: int) -> Iterator[tuple[subprocess.Popen[str], str, float]]:
         process.stderr.close()
 
 
-def status(pid: int, field: str) -> int:
-    """Return a number from Linux's /proc/PID/status; of memory in kB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1])
+def processes(pid: int) -> list[psutil.Process]:
+    """Return a server's processes: its own, and its workers'."""
+    server = psutil.Process(pid)
+    return [server, *server.children()]
+
+
+def resident_mb(pid: int) -> float:
+    """Return the resident memory of a server and its workers together."""
+    return float(sum(process.memory_info().rss for process in processes(pid)) / 1e6)
 
 
 def start_seconds(starts: int, threads: int) -> list[float]:
@@ -82,17 +87,18 @@ def measure(requests: int, starts: int, threads: int) -> list[tuple[str, str, st
     jpeg = encode(image, "jpeg")
     rows = [("start to SERVING", spread(start_seconds(starts, threads), "s", 2))]
     with server(threads) as (process, target, _), unface.Client(target) as client:
-        rows.append(("memory at start", f"{status(process.pid, 'VmRSS') * 1024 / 1e6:.0f} MB"))
+        rows.append(("memory at start", f"{resident_mb(process.pid):.0f} MB"))
         quarter = max(1, requests // 4)
         resident = []
         detect, anonymize = [], []
         for _ in range(4):
             detect += milliseconds(lambda: client.detect(jpeg), quarter - quarter // 4)
             anonymize += milliseconds(lambda: client.anonymize(jpeg), quarter // 4)
-            resident.append(status(process.pid, "VmRSS") * 1024 / 1e6)
+            resident.append(resident_mb(process.pid))
         after = " ".join(f"{megabytes:.0f}" for megabytes in resident)
         rows.append(("resident memory", f"{after} MB after each quarter of {requests} requests"))
-        rows.append(("threads", str(status(process.pid, "Threads"))))
+        threads = [each.num_threads() for each in processes(process.pid)]
+        rows.append(("threads", " and ".join(map(str, threads)) + " (server, workers)"))
         rows.append(("detect, JPEG 512 x 512", spread(detect, "ms", 1)))
         rows.append(("anonymize, JPEG 512 x 512", spread(anonymize, "ms", 1)))
     return [(name, figure, TARGETS.get(name, "")) for name, figure in rows]
