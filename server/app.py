@@ -40,7 +40,7 @@ from unface.v1.unface_pb2_grpc import add_AdminServicer_to_server
 MESSAGE_HEADROOM = 1 << 20
 FRAME_BYTES = 4 << 20  # of HTTP/2; the usual 16 KiB cut a raw 1080p picture into 380
 LAST_WORDS_SECONDS = 0.5  # for what is answered but not yet sent, and for calls cut off
-GOODBYE_SECONDS = 0.1  # in which new calls are told so
+GOODBYE_SECONDS = 0.1  # for calls on their way, and again for new ones to be told
 WATCH_SECONDS = 1.0  # between looks at workers that may hang
 CALLS_BESIDE = 256  # that only listen or ask: health, reflection, server info
 
@@ -149,7 +149,8 @@ class _Server:
         """
         self._is_draining = True
         await self._health.shut_down()
-        await asyncio.sleep(self._config.drain_seconds)
+        # Calls that were sent before the signal may still be on their way.
+        await asyncio.sleep(max(self._config.drain_seconds, GOODBYE_SECONDS))
         # gRPC cancels calls that arrive in the very moment it stops: have clients go away first.
         self._is_closing = True
         await asyncio.sleep(GOODBYE_SECONDS)

@@ -80,7 +80,7 @@ class Scheduler:
         waiting, wait = len(self._queue), self.expected_wait
         if waiting >= self._config.queue_size:
             raise overloaded(f"{waiting} requests are waiting already; try again later", wait)
-        if waiting and wait * 1000 > self._config.queue_ms:
+        if wait * 1000 > self._config.queue_ms:
             raise overloaded(
                 f"a request would wait for {wait * 1000:.0f} ms; try again later", wait / 2
             )

@@ -231,7 +231,7 @@ async def learn(office: Office, seconds: float, pixels: int, times: int = 6) -> 
 
 def test_who_would_wait_too_long_is_refused_by_what_pictures_took_before() -> None:
     async def scenario() -> None:
-        office = Office(queue_ms=50, batch_size=1)
+        office = Office(queue_ms=80, batch_size=1)
         await learn(office, 0.05, 1_000_000)
         await office.ask("1", "2", pixels=1_000_000)  # the worker has them
         await office.ask("3", pixels=1_000_000)
