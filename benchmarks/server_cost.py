@@ -97,8 +97,8 @@ def measure(requests: int, starts: int, threads: int) -> list[tuple[str, str, st
             resident.append(resident_mb(process.pid))
         after = " ".join(f"{megabytes:.0f}" for megabytes in resident)
         rows.append(("resident memory", f"{after} MB after each quarter of {requests} requests"))
-        threads = [each.num_threads() for each in processes(process.pid)]
-        rows.append(("threads", " and ".join(map(str, threads)) + " (server, workers)"))
+        counts = [each.num_threads() for each in processes(process.pid)]
+        rows.append(("threads", " and ".join(map(str, counts)) + " (server, workers)"))
         rows.append(("detect, JPEG 512 x 512", spread(detect, "ms", 1)))
         rows.append(("anonymize, JPEG 512 x 512", spread(anonymize, "ms", 1)))
     return [(name, figure, TARGETS.get(name, "")) for name, figure in rows]
