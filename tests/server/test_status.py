@@ -5,6 +5,8 @@ import pytest
 
 from unface import errors
 from unface.errors import UnfaceError
+from unface.server.crew import NotReloaded, WorkerLost
+from unface.server.reports import NotKept
 from unface.server.scheduler import Closed, Expired
 from unface.server.status import CODES, MAX_MESSAGE, failure_from_exception
 
@@ -14,6 +16,12 @@ EXPECTED = {
     errors.InvalidOption: grpc.StatusCode.INVALID_ARGUMENT,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.EngineError: grpc.StatusCode.INTERNAL,
+    errors.SealError: grpc.StatusCode.INTERNAL,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.Forbidden: grpc.StatusCode.PERMISSION_DENIED,
+    NotKept: grpc.StatusCode.FAILED_PRECONDITION,
+    NotReloaded: grpc.StatusCode.FAILED_PRECONDITION,
+    WorkerLost: grpc.StatusCode.UNAVAILABLE,
     Expired: grpc.StatusCode.DEADLINE_EXCEEDED,
     Closed: grpc.StatusCode.UNAVAILABLE,
 }
@@ -36,7 +44,8 @@ def test_every_error_a_room_may_raise_is_in_the_table() -> None:
         for kind in vars(errors).values()
         if isinstance(kind, type) and issubclass(kind, UnfaceError)
     }
-    for kind in kinds - {UnfaceError, errors.ServerError}:  # the last is a client's
+    clients = {kind for kind in kinds if issubclass(kind, errors.ServerError)}
+    for kind in kinds - {UnfaceError} - clients:
         assert any(issubclass(kind, known) for known, _ in CODES), kind
 
 
