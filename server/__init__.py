@@ -17,6 +17,7 @@
     fairness   whose turn it is
     jobs       one picture to be worked on
     crew       the worker processes: started, watched, replaced, exchanged
+    background coroutines that nobody waits for
     status     the one table from errors to gRPC status codes
 
   what it tells

@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from unface.errors import InvalidOption, UnfaceError
 from unface.server.access import Access
 from unface.server.admission import Admission
+from unface.server.background import Background
 from unface.server.cards import Cards
 from unface.server.config import ServerConfig, address
 from unface.server.crew import PROGRAM, Crew
@@ -105,7 +106,7 @@ class _Server:
         self._health = Health()
         self._heartbeat = Heartbeat()
         self._is_draining = self._is_closing = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -128,14 +129,13 @@ class _Server:
             try:
                 await self._crew.open()
                 _check_profile(config.trial_profile, self._crew.info)
-                self._in_background(self._heartbeat.beat())
-                self._in_background(self._watch_workers())
+                self._background.start(self._heartbeat.beat())
+                self._background.start(self._watch_workers())
                 await self._health.update(self._crew.info, serving=True)
                 _announce(config, port, probes, self._crew.info)
                 yield
             finally:
-                for task in self._tasks:
-                    task.cancel()
+                self._background.cancel()
                 self._scheduler.close()
                 await self._crew.close()
                 stopping = asyncio.ensure_future(self._grpc.stop(None))
@@ -170,7 +170,7 @@ class _Server:
             except UnfaceError as error:
                 print(f"unface: {error}", file=sys.stderr, flush=True)
 
-        self._in_background(reload())
+        self._background.start(reload())
 
     async def _reload(self) -> pb.GetServerInfoResponse:
         try:
@@ -246,7 +246,7 @@ class _Server:
     def _crew_changed(self) -> None:
         self._scheduler.pump()
         if self._health.differs(self._crew.info, bool(self._crew.ready)) and not self._is_draining:
-            self._in_background(
+            self._background.start(
                 self._health.update(self._crew.info, serving=bool(self._crew.ready))
             )
 
@@ -254,11 +254,6 @@ class _Server:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             self._crew.watch_time()
-
-    def _in_background(self, work: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _check_profile(profile: str | None, info: pb.GetServerInfoResponse) -> None:

@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any
 
 from unface.errors import EngineError, UnfaceError
+from unface.server.background import Background
 from unface.server.config import ServerConfig
 from unface.server.jobs import Answer, Job, WorkFailed
 from unface.v1 import unface_pb2 as pb
@@ -48,7 +49,7 @@ class Worker:
     """One process and the jobs that it has."""
 
     def __init__(
-        self, program: Sequence[str], settings: Settings, changed: Callable[[Worker], None]
+        self, program: Sequence[str], settings: Settings, changed: Callable[[], None]
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._changed = changed
@@ -148,7 +149,7 @@ class Worker:
             self.info = pb.GetServerInfoResponse.FromString(bytes(packet.body))
             if not self._warm.done():
                 self._warm.set_result(None)
-            self._changed(self)
+            self._changed()
         elif kind == "refused":
             if not self._warm.done():
                 self._warm.set_exception(EngineError(header["message"]))
@@ -174,7 +175,7 @@ class Worker:
             else:
                 error = WorkFailed(header["error"], header["message"], header["steps_ms"])
                 job.future.set_exception(error)
-        self._changed(self)
+        self._changed()
 
     def _lost(self) -> None:
         """Fail the jobs of a process that has ended."""
@@ -197,7 +198,7 @@ class Worker:
     def _gone(self) -> None:
         if not self.gone.done():
             self.gone.set_result(None)
-        self._changed(self)
+        self._changed()
 
 
 def _described(job: Job, number: int) -> dict[str, Any]:
@@ -230,8 +231,7 @@ class Crew:
         self._lost = lost
         self._program = program
         self._workers: list[Worker] = []
-        self._keepers: set[asyncio.Task[None]] = set()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._background = Background()  # what keeps workers, and what retires them
         self._reloading = asyncio.Lock()
         self._last_info = pb.GetServerInfoResponse()
 
@@ -252,7 +252,6 @@ class Crew:
     async def open(self) -> None:
         """Start the workers and wait until they are warm; raises `EngineError`."""
         self._workers = await self._started()
-        self._last_info = self._workers[0].info or pb.GetServerInfoResponse()
         for worker in self._workers:
             self._keep(worker)
         self._changed()  # calls may be waiting already
@@ -272,14 +271,13 @@ class Crew:
             for worker in new:
                 self._keep(worker)
             for worker in old:
-                _in_background(self._retiring, self._retire(worker))
+                self._background.start(self._retire(worker))
             self._changed()
             return self.info
 
     async def close(self) -> None:
         """End all workers."""
-        for task in (*self._keepers, *self._retiring):
-            task.cancel()
+        self._background.cancel()
         workers, self._workers = self._workers, []
         await asyncio.gather(*(worker.close() for worker in workers))
 
@@ -296,10 +294,7 @@ class Crew:
     async def _started(self) -> list[Worker]:
         """Return new workers, warm; raises `EngineError` and leaves none behind."""
         settings = settings_of(self._config)
-        new = [
-            Worker(self._program, settings, lambda _: self._changed())
-            for _ in range(self._config.workers)
-        ]
+        new = [Worker(self._program, settings, self._changed) for _ in range(self._config.workers)]
         results = await asyncio.gather(*(w.warm() for w in new), return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors:
@@ -308,7 +303,7 @@ class Crew:
         return new
 
     def _keep(self, worker: Worker) -> None:
-        _in_background(self._keepers, self._replace_when_gone(worker))
+        self._background.start(self._replace_when_gone(worker))
 
     async def _replace_when_gone(self, worker: Worker) -> None:
         """Have another worker take the place of one that ended, again and again."""
@@ -325,7 +320,7 @@ class Crew:
             await asyncio.sleep(PAUSES[min(ended, len(PAUSES)) - 1])
             place = self._workers.index(worker)
             worker = self._workers[place] = Worker(
-                self._program, settings_of(self._config), lambda _: self._changed()
+                self._program, settings_of(self._config), self._changed
             )
             try:
                 await worker.warm()
@@ -337,16 +332,3 @@ class Crew:
         while worker.jobs and not worker.gone.done():
             await asyncio.sleep(0.01)
         await worker.close()
-
-
-def _in_background(tasks: set[asyncio.Task[None]], work: Any) -> None:
-    """Run a coroutine that nobody waits for; the set holds on to it until it is done."""
-    task = asyncio.ensure_future(work)
-    tasks.add(task)
-    task.add_done_callback(partial(_done, tasks))
-
-
-def _done(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
-    tasks.discard(task)
-    if not task.cancelled() and (error := task.exception()):
-        _log.error("a background task failed", exc_info=error)

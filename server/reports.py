@@ -12,11 +12,9 @@ import threading
 from dataclasses import replace
 
 from unface.anonymize.exif import orientation
+from unface.anonymize.files import take_apart
 from unface.anonymize.formats import identify
-from unface.anonymize.jpeg import read_jpeg
-from unface.anonymize.limits import Limits, check_bytes, check_size
-from unface.anonymize.png import read_png
-from unface.anonymize.webp import read_webp
+from unface.anonymize.limits import Limits, check_size
 from unface.errors import InvalidImage, InvalidOption, UnfaceError
 from unface.quality.places import Crop, Place, Report, check_report
 from unface.quality.store import Store, StoreError
@@ -30,7 +28,6 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{0,64}")  # as the server takes and give
 PROFILE = re.compile(r"[a-z0-9_-]{0,32}")
 FIRST_TURNED = 5  # EXIF orientations from here on swap width and height (CIPA DC-008)
 
-_READERS = {"jpeg": read_jpeg, "png": read_png, "webp": read_webp}
 _log = logging.getLogger("unface.server")
 
 
@@ -104,8 +101,7 @@ class Reports:
             check_size(image.raw.width, image.raw.height, self._limits)
             return image.raw.width, image.raw.height
         self._check_format(image)
-        check_bytes(len(image.encoded), self._limits)
-        file = _READERS[identify(image.encoded)](image.encoded, self._limits)
+        file = take_apart(image.encoded, self._limits)
         turned = orientation(file.exif) >= FIRST_TURNED
         return (file.height, file.width) if turned else (file.width, file.height)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from unface.errors import UnfaceError
 from unface.quality.trials import arm_of
+from unface.server.background import Background
 from unface.server.config import ServerConfig
 from unface.server.jobs import BULK, Job, WorkFailed
 from unface.server.scheduler import Scheduler
@@ -34,7 +35,7 @@ class Trial:
         self._share = config.trial_share
         self._shadow = config.trial_shadow
         self._compared = compared
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._shadows = Background()
 
     def arm(self, request: Request, request_id: str) -> str:
         """Return "a", "b" or "" (none) for a request, and set the profile of "b"."""
@@ -48,11 +49,9 @@ class Trial:
     def shadow(self, scheduler: Scheduler, request: Request, job: Job, answer: Response) -> None:
         """Detect with the other profile what has just been answered, if its share says so."""
         chosen = self._shadow and arm_of(job.request_id, self._share) == "b"
-        if not chosen or len(self._tasks) >= SHADOWS:
+        if not chosen or len(self._shadows) >= SHADOWS:
             return
-        task = asyncio.ensure_future(self._run(scheduler, request, job, answer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._shadows.start(self._run(scheduler, request, job, answer))
 
     async def _run(
         self, scheduler: Scheduler, request: Request, job: Job, answer: Response

@@ -122,18 +122,6 @@ def faces_to_message(faces: Iterable[Face]) -> list[pb.Face]:
     ]
 
 
-def detect_response_from_faces(faces: Faces, timings: pb.Timings) -> pb.DetectResponse:
-    """Return the answer to `Detect`."""
-    return pb.DetectResponse(
-        faces=faces_to_message(faces),
-        width=faces.width,
-        height=faces.height,
-        backend=faces.backend,
-        precision=faces.precision,
-        timings=timings,
-    )
-
-
 def detect_options_to_message(options: DetectOptions) -> pb.DetectOptions:
     """Return options with every field set but the profile."""
     pnet, rnet, onet = options.thresholds

@@ -10,6 +10,7 @@ from unface.mtcnn.options import PROFILES, DetectOptions
 from unface.requests import anonymize_options_message, detect_options_message
 from unface.v1 import unface_pb2 as pb
 from unface.worker import messages
+from unface.worker.pipeline import describe
 
 
 def test_no_fields_mean_the_defaults() -> None:
@@ -158,8 +159,9 @@ def test_faces_survive_the_wire_exactly(count: int) -> None:
         backend="tflite",
         precision="fp32",
     )
-    timings = pb.Timings(queue_ms=1, detect_ms=2)
-    sent = messages.detect_response_from_faces(faces, timings).SerializeToString()
+    answer = pb.DetectResponse()
+    describe(answer, faces, {"queue": 1, "detect": 2})
+    sent = answer.SerializeToString()
     got = messages.faces_from_message(pb.DetectResponse.FromString(sent))
     assert np.array_equal(got.boxes, faces.boxes)
     assert np.array_equal(got.scores, faces.scores)
