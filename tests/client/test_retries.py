@@ -140,8 +140,8 @@ def test_all_tries_share_one_deadline(call: Call) -> None:
         call(script.target, "detect", PICTURE, timeout=5)
     left = [seen.seconds_left for seen in script.seen if seen.seconds_left is not None]
     assert len(left) == 3
-    assert 5 >= left[0] > left[1] > left[2] > 0
-    assert left[0] - left[2] >= 0.4  # the pauses count; gRPC rounds deadlines
+    assert 5.1 > left[0] > left[1] > left[2] > 0  # gRPC rounds deadlines up
+    assert left[0] - left[2] >= 0.4  # the pauses count
 
 
 def test_a_slow_server_is_not_asked_again(call: Call) -> None:
