@@ -9,7 +9,7 @@ PLANS ?= $(OUT)/tensorrt
 BIN = $(VENV)/bin
 # CI's versions, pinned for the Python that CI has; another Python resolves its own.
 LOCK = $(shell $(PYTHON) -c 'import sys; print("-c deploy/constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
-SOURCES = mtcnn anonymize engines kernels gpu calibration quality worker server api benchmarks tests
+SOURCES = mtcnn anonymize engines kernels gpu calibration quality worker web server api benchmarks tests
 
 .PHONY: help run stop test test-fast lint types format proto engines calibrate tune weights bench accuracy wheel clean
 
@@ -37,7 +37,7 @@ lint: $(VENV)/.dev types  ## style and types
 types:  # mypy does not see through the editable install: show it the rooms as one package
 	@mkdir -p .types/unface
 	@for file in api/*; do ln -sfn ../../$$file .types/unface/$$(basename $$file); done
-	@for room in mtcnn anonymize engines kernels gpu calibration quality worker server; do ln -sfn ../../$$room .types/unface/$$room; done
+	@for room in mtcnn anonymize engines kernels gpu calibration quality worker web server; do ln -sfn ../../$$room .types/unface/$$room; done
 	@ln -sfn ../../proto/unface/v1 .types/unface/v1
 
 format: $(VENV)/.dev  ## format the code

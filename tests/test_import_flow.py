@@ -21,6 +21,7 @@ ROOMS = {
     "calibration": "calibration",
     "quality": "quality",
     "worker": "worker",
+    "web": "web",
     "server": "server",
     "api": "api",
 }
@@ -34,7 +35,8 @@ MAY_USE: dict[str, set[str]] = {
     "calibration": {"kernels", "mtcnn", "engines"},
     "quality": {"mtcnn", "anonymize", "calibration"},
     "worker": {"v1", "kernels", "mtcnn", "anonymize", "engines"},
-    "server": {"v1", "mtcnn", "anonymize", "engines", "quality", "worker"},
+    "web": {"v1", "anonymize"},
+    "server": {"v1", "mtcnn", "anonymize", "engines", "quality", "worker", "web"},
     "api": {
         "v1",
         "kernels",
@@ -45,6 +47,7 @@ MAY_USE: dict[str, set[str]] = {
         "calibration",
         "quality",
         "worker",
+        "web",
         "server",
     },
 }
@@ -58,7 +61,11 @@ LIBRARIES: dict[str, set[str]] = {
     "calibration": {"numpy", "cv2", "tqdm"},
     "quality": {"numpy"},
     "worker": {"numpy", "google"},
+    "web": {"google", "python_multipart", "starlette"},
     "server": {
+        "fastapi",
+        "starlette",
+        "uvicorn",
         "grpc",
         "grpc_health",
         "grpc_reflection",
@@ -75,6 +82,7 @@ LIBRARIES: dict[str, set[str]] = {
 ENGINE_LIBRARIES = {"torch", "safetensors", "flatbuffers", "onnx", "onnxruntime"}
 ENGINE_FILES: dict[str, set[str]] = {
     "api/sealing.py": {"cryptography"},
+    "api/audit.py": {"cryptography"},
     "server/tokens.py": {"jwt"},
     "server/tracing.py": {"opentelemetry"},
     "server/cards.py": {"pynvml"},
@@ -91,7 +99,7 @@ ENGINE_FILES: dict[str, set[str]] = {
     "calibration/onnx_network.py": {"onnxruntime"},
 }
 BARE = {*ROOMS, "proto"} - {"v1"}
-EVERYBODY = {"errors", "sealing"}  # import no room
+EVERYBODY = {"errors", "sealing", "audit"}  # import no room
 
 
 def imported(source: str) -> list[str]:

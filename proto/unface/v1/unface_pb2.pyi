@@ -344,6 +344,9 @@ class AnonymizeOptions(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     QUALITY_FIELD_NUMBER: _builtins.int
     KEEP_EXIF_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
+    VERIFY_FIELD_NUMBER: _builtins.int
+    AUDIT_FIELD_NUMBER: _builtins.int
     method: Global___MaskMethod.ValueType
     """Default: mosaic."""
     shape: Global___MaskShape.ValueType
@@ -368,9 +371,21 @@ class AnonymizeOptions(_message.Message):
     """Keep EXIF data (never its thumbnail, which shows the face; orientation becomes "upright").
     Default false: all metadata is dropped but the colour profile. Raw output never has any.
     """
+    audit: _builtins.bool
+    """Answer with an audit record. Default false."""
     @_builtins.property
     def color(self) -> Global___Color:
         """Solid: the colour. Default black."""
+
+    @_builtins.property
+    def regions(self) -> Global___Regions:
+        """Places that the caller decides about. Default: none."""
+
+    @_builtins.property
+    def verify(self) -> Global___Verify:
+        """Present: the result is searched for faces that are left. Default: it is not. Refused with
+        MASK_METHOD_BOX, which covers nothing.
+        """
 
     def __init__(
         self,
@@ -384,10 +399,13 @@ class AnonymizeOptions(_message.Message):
         format: Global___OutputFormat.ValueType = ...,
         quality: _builtins.int | None = ...,
         keep_exif: _builtins.bool = ...,
+        regions: Global___Regions | None = ...,
+        verify: Global___Verify | None = ...,
+        audit: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cells", b"_cells", "_color", b"_color", "_kernel", b"_kernel", "_margin", b"_margin", "_quality", b"_quality", "cells", b"cells", "color", b"color", "kernel", b"kernel", "margin", b"margin", "quality", b"quality"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cells", b"_cells", "_color", b"_color", "_kernel", b"_kernel", "_margin", b"_margin", "_quality", b"_quality", "cells", b"cells", "color", b"color", "kernel", b"kernel", "margin", b"margin", "quality", b"quality", "regions", b"regions", "verify", b"verify"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cells", b"_cells", "_color", b"_color", "_kernel", b"_kernel", "_margin", b"_margin", "_quality", b"_quality", "cells", b"cells", "color", b"color", "format", b"format", "keep_exif", b"keep_exif", "kernel", b"kernel", "margin", b"margin", "method", b"method", "quality", b"quality", "shape", b"shape"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cells", b"_cells", "_color", b"_color", "_kernel", b"_kernel", "_margin", b"_margin", "_quality", b"_quality", "audit", b"audit", "cells", b"cells", "color", b"color", "format", b"format", "keep_exif", b"keep_exif", "kernel", b"kernel", "margin", b"margin", "method", b"method", "quality", b"quality", "regions", b"regions", "shape", b"shape", "verify", b"verify"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cells: _TypeAlias = _typing.Literal["cells"]  # noqa: Y015
     _WhichOneofArgType__cells: _TypeAlias = _typing.Literal["_cells", b"_cells"]  # noqa: Y015
@@ -411,6 +429,71 @@ class AnonymizeOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quality) -> _WhichOneofReturnType__quality | None: ...
 
 Global___AnonymizeOptions: _TypeAlias = AnonymizeOptions  # noqa: Y015
+
+@_typing.final
+class Regions(_message.Message):
+    """Places that the caller decides about, whatever is found there. At most 1000 boxes each."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEEP_FIELD_NUMBER: _builtins.int
+    COVER_FIELD_NUMBER: _builtins.int
+    COVER_ONLY_FIELD_NUMBER: _builtins.int
+    cover_only: _builtins.bool
+    """Search for nothing: `cover` alone is covered, and `keep` only says what Verify passes over."""
+    @_builtins.property
+    def keep(self) -> _containers.RepeatedCompositeFieldContainer[Global___Box]:
+        """Faces to leave clear, such as boxes of an earlier Detect: each leaves clear the one face whose
+        box overlaps it most, with an IoU (intersection over union) of 0.5 or more; without such a face
+        it does nothing. What covers another face or a box of `cover` may reach into them.
+        """
+
+    @_builtins.property
+    def cover(self) -> _containers.RepeatedCompositeFieldContainer[Global___Box]:
+        """Covered always, as if a face were found there. Each must touch the picture."""
+
+    def __init__(
+        self,
+        *,
+        keep: _abc.Iterable[Global___Box] | None = ...,
+        cover: _abc.Iterable[Global___Box] | None = ...,
+        cover_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cover", b"cover", "cover_only", b"cover_only", "keep", b"keep"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Regions: _TypeAlias = Regions  # noqa: Y015
+
+@_typing.final
+class Verify(_message.Message):
+    """A search of the result for faces that are left: with the profile "privacy", in the picture as it
+    is returned.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUNDS_FIELD_NUMBER: _builtins.int
+    rounds: _builtins.int
+    """How often what was found is covered more strongly, and the result searched again; 0 only
+    looks; 0 to 4. Default 2.
+    """
+    def __init__(
+        self,
+        *,
+        rounds: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rounds", b"_rounds", "rounds", b"rounds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rounds", b"_rounds", "rounds", b"rounds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__rounds: _TypeAlias = _typing.Literal["rounds"]  # noqa: Y015
+    _WhichOneofArgType__rounds: _TypeAlias = _typing.Literal["_rounds", b"_rounds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rounds) -> _WhichOneofReturnType__rounds | None: ...
+
+Global___Verify: _TypeAlias = Verify  # noqa: Y015
 
 @_typing.final
 class Point(_message.Message):
@@ -572,6 +655,7 @@ class Timings(_message.Message):
     PNET_MS_FIELD_NUMBER: _builtins.int
     RNET_MS_FIELD_NUMBER: _builtins.int
     ONET_MS_FIELD_NUMBER: _builtins.int
+    VERIFY_MS_FIELD_NUMBER: _builtins.int
     queue_ms: _builtins.float
     """Waiting: for a place to decode in, and for the detector."""
     decode_ms: _builtins.float
@@ -588,6 +672,8 @@ class Timings(_message.Message):
     """Of detect_ms: R-Net."""
     onet_ms: _builtins.float
     """Of detect_ms: O-Net."""
+    verify_ms: _builtins.float
+    """Searching the result again, and covering more of it."""
     def __init__(
         self,
         *,
@@ -599,10 +685,11 @@ class Timings(_message.Message):
         pnet_ms: _builtins.float = ...,
         rnet_ms: _builtins.float = ...,
         onet_ms: _builtins.float = ...,
+        verify_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_ms", b"decode_ms", "detect_ms", b"detect_ms", "encode_ms", b"encode_ms", "mask_ms", b"mask_ms", "onet_ms", b"onet_ms", "pnet_ms", b"pnet_ms", "queue_ms", b"queue_ms", "rnet_ms", b"rnet_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_ms", b"decode_ms", "detect_ms", b"detect_ms", "encode_ms", b"encode_ms", "mask_ms", b"mask_ms", "onet_ms", b"onet_ms", "pnet_ms", b"pnet_ms", "queue_ms", b"queue_ms", "rnet_ms", b"rnet_ms", "verify_ms", b"verify_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -764,6 +851,9 @@ class AnonymizeResponse(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    VERIFICATION_FIELD_NUMBER: _builtins.int
+    AUDIT_RECORD_FIELD_NUMBER: _builtins.int
     format: Global___OutputFormat.ValueType
     """The form it is in; never OUTPUT_FORMAT_UNSPECIFIED."""
     width: _builtins.int
@@ -778,6 +868,10 @@ class AnonymizeResponse(_message.Message):
     """What the server's log and Report call this request."""
     profile: _builtins.str
     """The profile that served: the one asked for, unless the operator tries another one."""
+    audit_record: _builtins.str
+    """What was done, as JSON, signed if the operator has a key for it; empty unless asked for.
+    `unface audit verify` checks it.
+    """
     @_builtins.property
     def image(self) -> Global___Image:
         """The picture: raw for OUTPUT_FORMAT_RAW, else encoded."""
@@ -789,6 +883,14 @@ class AnonymizeResponse(_message.Message):
     @_builtins.property
     def timings(self) -> Global___Timings:
         """Where the time went."""
+
+    @_builtins.property
+    def kept(self) -> _containers.RepeatedCompositeFieldContainer[Global___Face]:
+        """The faces that were left clear because of Regions.keep, best score first."""
+
+    @_builtins.property
+    def verification(self) -> Global___Verification:
+        """What the search of the result found; absent unless asked for."""
 
     def __init__(
         self,
@@ -803,14 +905,55 @@ class AnonymizeResponse(_message.Message):
         timings: Global___Timings | None = ...,
         request_id: _builtins.str = ...,
         profile: _builtins.str = ...,
+        kept: _abc.Iterable[Global___Face] | None = ...,
+        verification: Global___Verification | None = ...,
+        audit_record: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "timings", b"timings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "timings", b"timings", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "faces", b"faces", "format", b"format", "height", b"height", "image", b"image", "precision", b"precision", "profile", b"profile", "request_id", b"request_id", "timings", b"timings", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_record", b"audit_record", "backend", b"backend", "faces", b"faces", "format", b"format", "height", b"height", "image", b"image", "kept", b"kept", "precision", b"precision", "profile", b"profile", "request_id", b"request_id", "timings", b"timings", "verification", b"verification", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AnonymizeResponse: _TypeAlias = AnonymizeResponse  # noqa: Y015
+
+@_typing.final
+class Verification(_message.Message):
+    """What a search of the result found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLEAN_FIELD_NUMBER: _builtins.int
+    RESIDUAL_FIELD_NUMBER: _builtins.int
+    ROUNDS_FIELD_NUMBER: _builtins.int
+    COVERED_FIELD_NUMBER: _builtins.int
+    clean: _builtins.bool
+    """Whether no face is left, but for those that were to be left clear."""
+    rounds: _builtins.int
+    """How often more was covered."""
+    @_builtins.property
+    def residual(self) -> _containers.RepeatedCompositeFieldContainer[Global___Face]:
+        """Faces in the picture as it is returned, but for those."""
+
+    @_builtins.property
+    def covered(self) -> _containers.RepeatedCompositeFieldContainer[Global___Face]:
+        """What was covered then, in the order in which it was found."""
+
+    def __init__(
+        self,
+        *,
+        clean: _builtins.bool = ...,
+        residual: _abc.Iterable[Global___Face] | None = ...,
+        rounds: _builtins.int = ...,
+        covered: _abc.Iterable[Global___Face] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "covered", b"covered", "residual", b"residual", "rounds", b"rounds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Verification: _TypeAlias = Verification  # noqa: Y015
 
 @_typing.final
 class FrameError(_message.Message):
