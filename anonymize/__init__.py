@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from unface.anonymize.limits import Limits
     from unface.anonymize.masks import METHODS, SHAPES, MaskOptions, apply_masks
     from unface.anonymize.plans import plan_masks
+    from unface.anonymize.regions import Regions
+    from unface.anonymize.verification import Verify
 
 __all__ = [
     "FORMATS",
@@ -21,6 +23,8 @@ __all__ = [
     "Limits",
     "MaskOptions",
     "Picture",
+    "Regions",
+    "Verify",
     "apply_masks",
     "decode",
     "encode",
@@ -34,7 +38,9 @@ _HOME = {
     "METHODS": "masks",
     "MaskOptions": "masks",
     "Picture": "codec",
+    "Regions": "regions",
     "SHAPES": "masks",
+    "Verify": "verification",
     "apply_masks": "masks",
     "decode": "codec",
     "encode": "codec",

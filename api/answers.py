@@ -12,6 +12,7 @@ from unface.errors import ServerError
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.options import DetectOptions
 from unface.v1 import unface_pb2 as pb
+from unface.worker.covering import Verification
 from unface.worker.messages import (
     detect_options_from_message,
     faces_from_message,
@@ -78,15 +79,21 @@ def anonymized_from_answer(response: pb.AnonymizeResponse, was_file: bool) -> An
     Raises `ServerError` when there is no such picture in the answer.
     """
     faces, image = faces_from_answer(response), response.image
+    beside = (
+        faces,
+        faces_from_message(response, response.kept),
+        _verification(response),
+        response.audit_record,
+    )
     if was_file and image.encoded:
-        return Anonymized(image.encoded, faces)
+        return Anonymized(image.encoded, *beside)
     if was_file or image.WhichOneof("source") is None:
         raise ServerError("the server's answer has no picture in it")
     try:
         if image.WhichOneof("source") == "raw":
-            return Anonymized(pixels_from_message(image), faces)
+            return Anonymized(pixels_from_message(image), *beside)
         own = Limits(max(1, len(image.encoded)), faces.width * faces.height)
-        return Anonymized(decode(image.encoded, own).pixels, faces)
+        return Anonymized(decode(image.encoded, own).pixels, *beside)
     except ValueError as error:
         raise ServerError(f"the picture in the server's answer is broken: {error}") from error
 
@@ -118,6 +125,14 @@ def reloaded_from_answer(response: pb.ReloadResponse) -> Reloaded:
     """Return what serves now."""
     engines = _engines(response.engines, response.precision)
     return Reloaded(response.backend, response.precision, engines)
+
+
+def _verification(response: pb.AnonymizeResponse) -> Verification | None:
+    if not response.HasField("verification"):
+        return None
+    said = response.verification
+    residual = tuple(faces_from_message(response, said.residual))
+    return Verification(residual, said.rounds, tuple(faces_from_message(response, said.covered)))
 
 
 def _engines(engines: Iterable[pb.Engine], precision: str) -> dict[str, str]:

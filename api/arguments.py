@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypedDict, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict, TypeGuard, TypeVar
 
 from unface.anonymize.limits import Limits, check_bytes
-from unface.errors import InvalidImage
+from unface.errors import InvalidImage, InvalidOption
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
+
+if TYPE_CHECKING:
+    from unface.worker.covering import Verification
 
 File = bytes | str | os.PathLike[str]  # a picture file: its bytes, or where it lies
 Image = UInt8Array | File  # an array is RGB uint8 [H, W, 3]
@@ -32,6 +36,11 @@ class AnonymizeArguments(DetectArguments, total=False):
     `format` is "jpeg", "png" or "webp" (default: as the file that was sent), `quality` 1-100 for
     JPEG and WebP, `keep_exif` keeps EXIF data without its thumbnail. None of the three applies to
     arrays.
+
+    `keep` leaves faces clear, `cover` covers boxes whatever is found there, and `cover_only` finds
+    nothing; see `unface.anonymize.Regions`. `verify` has the result searched again: True, or how
+    often what is left is covered more strongly, see `unface.anonymize.Verify`. `audit` asks for a
+    record of what was done, for files.
     """
 
     method: str | None
@@ -43,9 +52,16 @@ class AnonymizeArguments(DetectArguments, total=False):
     format: str | None
     quality: int | None
     keep_exif: bool | None
+    keep: Sequence[Sequence[float]] | None
+    cover: Sequence[Sequence[float]] | None
+    cover_only: bool | None
+    verify: bool | int | None
+    audit: bool | None
 
 
+DEFAULT_ROUNDS = 2  # of `unface.anonymize.Verify`, which needs OpenCV
 OUTPUT_ARGUMENTS = ("format", "quality", "keep_exif")
+REGION_ARGUMENTS = ("keep", "cover", "cover_only")
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,21 @@ class Anonymized(Generic[AnyImage]):
     """A picture whose faces are covered, and those faces."""
 
     image: AnyImage  # an array for an array, on the GPU for one there; bytes of a file for a file
-    faces: Faces
+    faces: Faces  # that were covered
+    kept: Faces  # that were left clear, as `keep` said
+    verification: Verification | None = None  # what a search of the result found, if there was one
+    audit_record: str = ""  # JSON, if it was asked for
+
+
+class Said(NamedTuple):
+    """What a caller said (not None), by what it is about."""
+
+    detect: dict[str, Any]
+    mask: dict[str, Any]
+    output: dict[str, Any]
+    regions: dict[str, Any]
+    rounds: int | None  # of `Verify`; None: the result is not searched
+    audit: bool
 
 
 def is_file(image: object) -> TypeGuard[File]:
@@ -70,11 +100,22 @@ def read_file(path: str | os.PathLike[str], limits: Limits) -> bytes:
         raise InvalidImage(f"{os.fspath(path)} cannot be read: {error.strerror}") from error
 
 
-def split_arguments(
-    arguments: AnonymizeArguments,
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return what was said (not None) of detection, of masks and of the file that returns."""
+def split_arguments(arguments: AnonymizeArguments) -> Said:
+    """Return the arguments by what they are about."""
     said = {name: value for name, value in arguments.items() if value is not None}
-    detect = {name: said.pop(name) for name in DetectArguments.__annotations__ if name in said}
-    output = {name: said.pop(name) for name in OUTPUT_ARGUMENTS if name in said}
-    return detect, said, output
+
+    def take(names: Iterable[str]) -> dict[str, Any]:
+        return {name: said.pop(name) for name in names if name in said}
+
+    detect, output, regions = map(
+        take, (DetectArguments.__annotations__, OUTPUT_ARGUMENTS, REGION_ARGUMENTS)
+    )
+    verify, audit = said.pop("verify", False), bool(said.pop("audit", False))
+    rounds = (DEFAULT_ROUNDS if verify else None) if isinstance(verify, bool) else verify
+    return Said(detect, said, output, regions, rounds, audit)  # type: ignore[arg-type]
+
+
+def check_for_array(said: Said) -> None:
+    """Raise `InvalidOption` for what only files can have."""
+    if names := " and ".join([*said.output, *["audit"] * said.audit]):
+        raise InvalidOption(f"{names} is for files; an array was given and one comes back")

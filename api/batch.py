@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from tqdm import tqdm
 
-from unface.arguments import DetectArguments
+from unface.arguments import REGION_ARGUMENTS, Anonymized, DetectArguments
 from unface.errors import InvalidImage, InvalidOption, ServerError, UnfaceError
 from unface.folders import Found, check_target, find_pictures, output_path, write_whole
-from unface.mtcnn.faces import LANDMARK_NAMES, Faces
+from unface.mtcnn.faces import LANDMARK_NAMES, Face, Faces
 
 if TYPE_CHECKING:
     from unface.client import Client
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MASK_AND_OUTPUT = (
     *("method", "shape", "margin", "cells", "kernel", "color"),
     *("format", "quality", "keep_exif"),
+    *REGION_ARGUMENTS,
+    *("verify", "audit"),
 )
 
 MOST_AT_ONCE = 8  # pictures, beside a GPU: by then it is what the others wait for
@@ -34,6 +36,19 @@ AHEAD = 2  # pictures a thread, so that none is idle while an earlier picture ta
 ENGINE_CHOICES = (
     *("threads", "device", "plans", "precision", "engines", "key_file", "allow_uncertified"),
 )
+
+
+class Outcome(NamedTuple):
+    """What became of a picture."""
+
+    faces: Faces  # found, or covered
+    covered: Anonymized[bytes] | None = None
+
+    @property
+    def residual(self) -> Sequence[Face]:
+        """Faces that a search of the result found."""
+        verification = self.covered.verification if self.covered else None
+        return verification.residual if verification else ()
 
 
 class Job(NamedTuple):
@@ -48,8 +63,8 @@ def detect_pictures(arguments: argparse.Namespace) -> int:
     options = _said(arguments, DetectArguments.__annotations__)
     pictures = list(find_pictures(arguments.paths))
 
-    def work(finder: Client | Local, job: Job) -> Faces:
-        return finder.detect(job.found.path, **options)
+    def work(finder: Client | Local, job: Job) -> Outcome:
+        return Outcome(finder.detect(job.found.path, **options))
 
     return _each(arguments, [Job(found, found.path) for found in pictures], work)
 
@@ -71,7 +86,7 @@ def anonymize_pictures(arguments: argparse.Namespace) -> int:
             return Job(found, found.path.resolve())  # a link's picture and not the link
         return Job(found, output_path(found, out, single, options.get("format")))
 
-    def work(finder: Client | Local, job: Job) -> Faces:
+    def work(finder: Client | Local, job: Job) -> Outcome:
         found, target = job
         if out is not None and target in written:
             raise InvalidImage(f"{target} is already the result of {written[target]}")
@@ -80,42 +95,54 @@ def anonymize_pictures(arguments: argparse.Namespace) -> int:
         result = finder.anonymize_with_faces(found.path, **options)
         write_whole(result.image, target)
         written[target] = found.path
-        return result.faces
+        return Outcome(result.faces, result)
 
     return _each(arguments, [job(found) for found in pictures], work, verb="anonymized")
 
 
-def faces_to_json(image: str, faces: Faces) -> str:
-    """Return one picture's faces as a line of JSON, in pixels of the upright picture."""
-    record = {
+def outcome_to_json(image: str, outcome: Outcome) -> str:
+    """Return what became of one picture as a line of JSON, in pixels of the upright picture."""
+    faces, covered = outcome.faces, outcome.covered
+    record: dict[str, Any] = {
         "image": image,
         "width": faces.width,
         "height": faces.height,
-        "faces": [
-            {
-                "box": [round(edge, 2) for edge in face.box],
-                "score": round(face.score, 5),
-                "landmarks": {
-                    name: [round(float(x), 2), round(float(y), 2)]
-                    for name, (x, y) in zip(LANDMARK_NAMES, face.landmarks, strict=True)
-                },
-            }
-            for face in faces
-        ],
+        "faces": list(map(_face_to_json, faces)),
         "backend": faces.backend,
         "precision": faces.precision,
     }
+    if covered and len(covered.kept):
+        record["kept"] = list(map(_face_to_json, covered.kept))
+    if covered and covered.verification:
+        residual, rounds, more = covered.verification
+        record["verification"] = {
+            "clean": not residual,
+            "residual": list(map(_face_to_json, residual)),
+            "rounds": rounds,
+            "covered": list(map(_face_to_json, more)),
+        }
     return json.dumps(record, ensure_ascii=False)
+
+
+def _face_to_json(face: Face) -> dict[str, Any]:
+    return {
+        "box": [round(edge, 2) for edge in face.box],
+        "score": round(face.score, 5),
+        "landmarks": {
+            name: [round(float(x), 2), round(float(y), 2)]
+            for name, (x, y) in zip(LANDMARK_NAMES, face.landmarks, strict=True)
+        },
+    }
 
 
 def _each(
     arguments: argparse.Namespace,
     pictures: list[Job],
-    work: Callable[[Client | Local, Job], Faces],
+    work: Callable[[Client | Local, Job], Outcome],
     verb: str = "searched",
 ) -> int:
     """Do `work` on every picture, report each and the whole; returns the exit code."""
-    faces_found, failed = 0, 0
+    faces_found, failed, unclean = 0, 0, 0
     with (
         open_finder(arguments) as finder,
         _progress(len(pictures)) as progress,
@@ -123,7 +150,7 @@ def _each(
     ):
         for found, answer in answers:
             try:
-                faces = answer()
+                outcome = answer()
             except InvalidOption:
                 raise  # the same for every picture
             except UnfaceError as error:
@@ -132,17 +159,19 @@ def _each(
                 if isinstance(error, ServerError):
                     raise  # and so is this
             else:
-                faces_found += len(faces)
-                _report(found, faces, arguments.json)
+                faces_found += len(outcome.faces)
+                unclean += bool(outcome.residual)
+                _report(found, outcome, arguments.json)
             progress.update()
     done = len(pictures) - failed
     print(
         f"{done} of {len(pictures)} picture{'s' if len(pictures) != 1 else ''} {verb}, "
         f"{faces_found} face{'s' if faces_found != 1 else ''}"
-        + (f", {failed} FAILED" if failed else ""),
+        + (f", {failed} FAILED" if failed else "")
+        + (f", faces LEFT in {unclean}" if unclean else ""),
         file=sys.stderr,
     )
-    return 1 if failed or not pictures else 0
+    return 1 if failed or unclean or not pictures else 0
 
 
 def _at_once(arguments: argparse.Namespace, finder: Client | Local) -> int:
@@ -155,14 +184,14 @@ def _at_once(arguments: argparse.Namespace, finder: Client | Local) -> int:
 
 
 def _answers(
-    jobs: list[Job], work: Callable[[Job], Faces], threads: int
-) -> Generator[tuple[Found, Callable[[], Faces]]]:
-    """Yield every picture, in order, and what returns its faces or raises."""
+    jobs: list[Job], work: Callable[[Job], Outcome], threads: int
+) -> Generator[tuple[Found, Callable[[], Outcome]]]:
+    """Yield every picture, in order, and what returns its outcome or raises."""
     if threads == 1:
         for job in jobs:
             yield job.found, partial(work, job)
         return
-    under_way: deque[tuple[Job, Future[Faces]]] = deque()
+    under_way: deque[tuple[Job, Future[Outcome]]] = deque()
     with ThreadPoolExecutor(threads, "unface-picture") as pool:
         try:
             for job in jobs:
@@ -230,16 +259,29 @@ def _progress(total: int) -> Any:
     return tqdm(total=total, unit="picture", leave=False, disable=None if total > 1 else True)
 
 
-def _report(found: Found, faces: Faces, as_json: bool) -> None:
+def _report(found: Found, outcome: Outcome, as_json: bool) -> None:
+    faces, covered = outcome.faces, outcome.covered
     if as_json:
-        tqdm.write(faces_to_json(str(found.path), faces), file=sys.stdout)
-        return
-    count = f"{len(faces)} face{'s' if len(faces) != 1 else ''}"
-    lines = [f"{found.path}  {faces.width} x {faces.height}  {count}"]
-    for face in faces:
-        x1, y1, x2, y2 = (round(edge) for edge in face.box)
-        lines.append(f"  {x2 - x1} x {y2 - y1} at {x1}, {y1}  score {face.score:.3f}")
-    tqdm.write("\n".join(lines), file=sys.stdout)
+        tqdm.write(outcome_to_json(str(found.path), outcome), file=sys.stdout)
+    else:
+        count = f"{len(faces)} face{'s' if len(faces) != 1 else ''}"
+        lines = [f"{found.path}  {faces.width} x {faces.height}  {count}"]
+        lines += map(_describe, faces)
+        if covered:
+            lines += [f"{_describe(face)}  left clear" for face in covered.kept]
+        if covered and covered.verification:
+            lines += [
+                f"{_describe(face)}  found in the result and covered"
+                for face in covered.verification.covered
+            ]
+        tqdm.write("\n".join(lines), file=sys.stdout)
+    for face in outcome.residual:
+        tqdm.write(f"{found.path}: a face may be LEFT:{_describe(face)}", file=sys.stderr)
+
+
+def _describe(face: Face) -> str:
+    x1, y1, x2, y2 = (round(edge) for edge in face.box)
+    return f"  {x2 - x1} x {y2 - y1} at {x1}, {y1}  score {face.score:.3f}"
 
 
 def _report_failure(found: Found, error: UnfaceError, as_json: bool) -> None:

@@ -101,11 +101,35 @@ def _add_anonymize(commands: argparse._SubParsersAction[_Parser]) -> None:
     mask.add_argument("--cells", type=int, help="mosaic: cells along the longer side (5)")
     mask.add_argument("--kernel", type=float, help="blur: kernel, part of the box (0.6)")
     mask.add_argument("--color", type=_color, metavar="R,G,B", help="solid: colour (0,0,0)")
+    places = parser.add_argument_group("what you decide yourself, in pixels of upright pictures")
+    for name, help in (
+        ("--keep", "leave the face in this box clear; may be repeated"),
+        ("--cover", "always cover this box; may be repeated"),
+    ):
+        places.add_argument(name, action="append", type=_box, metavar="X1,Y1,X2,Y2", help=help)
+    places.add_argument(
+        "--cover-only", action="store_true", default=None, help="look for no faces: --cover alone"
+    )
     output = parser.add_argument_group("the pictures that come out")
+    output.add_argument(
+        "--verify",
+        nargs="?",
+        type=int,
+        const=2,  # as Verify.rounds
+        metavar="ROUNDS",
+        help="search the result with the profile privacy, cover what is left more strongly, and "
+        "again, at most so often (2; 0 only looks); exit code 1 if a face is left",
+    )
     output.add_argument("--format", help="jpeg, png or webp; default: as it came in")
     output.add_argument("--quality", type=int, help="1-100 for JPEG and WebP (95)")
     output.add_argument(
         "--keep-exif", action="store_true", default=None, help="keep EXIF data, never its thumbnail"
+    )
+    output.add_argument(
+        "--audit", action="store_true", default=None, help="write NAME.audit.json beside each"
+    )
+    output.add_argument(
+        "--audit-key", metavar="FILE", help="sign it, without a server; unface audit new-key"
     )
     _add_detect_options(parser)
     _add_server_options(parser)
@@ -279,6 +303,13 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
 
 def _color(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
+
+
+def _box(text: str) -> tuple[float, ...]:
+    corners = tuple(float(part) for part in text.split(","))
+    if len(corners) != 4:
+        raise argparse.ArgumentTypeError(f"{text!r} is not four numbers: x1,y1,x2,y2")
+    return corners
 
 
 def _thresholds(text: str) -> tuple[float, ...]:

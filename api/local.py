@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -10,18 +11,26 @@ from unface.anonymize import (
     Limits,
     MaskOptions,
     Picture,
+    Regions,
+    Verify,
     apply_masks,
     decode,
     encode,
     plan_masks,
 )
+from unface.anonymize.limits import check_rgb_image
 from unface.anonymize.plans import METHOD_CODES
+from unface.anonymize.regions import left_clear
+from unface.anonymize.verification import check_verifiable
 from unface.arguments import (
     AnonymizeArguments,
     Anonymized,
+    AnyImage,
     DetectArguments,
     File,
     Image,
+    Said,
+    check_for_array,
     is_file,
     read_file,
     split_arguments,
@@ -31,12 +40,17 @@ from unface.errors import InvalidOption
 from unface.gpu.arrays import CudaArray, DeviceImage, Pixels, is_resident
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
-from unface.mtcnn.options import DetectOptions, detect_options, profile_masks
+from unface.mtcnn.options import detect_options, profile_masks
+from unface.worker.covering import Covered, Verifier, cover_faces, no_faces
+from unface.worker.messages import OutputOptions
+from unface.worker.pipeline import Options
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from typing_extensions import Unpack
+
+_OWN = Limits(1 << 40, 1 << 40)  # of a file that was written here
 
 
 class Local:
@@ -89,53 +103,94 @@ class Local:
         self, image: Image | CudaArray, **options: Unpack[AnonymizeArguments]
     ) -> Anonymized[Any]:
         """Return the picture with its faces covered, and the faces."""
-        detect, mask, output = split_arguments(options)
-        wanted = detect_options(**detect)
-        masks = MaskOptions(**{**profile_masks(detect.get("profile")), **mask})
+        said = split_arguments(options)
+        wanted = _options(said)
         if not is_file(image):
-            if output:
-                names = " and ".join(output)
-                raise InvalidOption(f"{names} is for files; an array was given and one comes back")
+            check_for_array(said)
             if is_resident(image):
-                return self._cover(image, wanted, masks)
-            faces = self.detector.detect(cast(UInt8Array, image), wanted)
-            covered = apply_masks(cast(UInt8Array, image), faces.boxes, masks, scores=faces.scores)
-            return Anonymized(covered, faces)
-        picture = self._decode(image, keep_exif=output.get("keep_exif", False))
-        faces = self.detector.detect(picture.pixels, wanted)
-        covered = apply_masks(
-            picture.pixels, faces.boxes, masks, scores=faces.scores, in_place=True
-        )
-        data = encode(
-            covered,
-            output.get("format", picture.format),
-            quality=output.get("quality", 95),
-            icc_profile=picture.icc_profile,
-            exif=picture.exif,
-        )
-        return Anonymized(data, faces)
+                return self._cover(image, wanted)
+            pixels = cast(UInt8Array, image)
+            covered = self._covered(pixels, wanted, in_place=False)
+            return self._verified(covered, wanted, lambda pixels: pixels, lambda pixels: pixels)
+        picture = self._decode(image, keep_exif=wanted.output.keep_exif)
+        covered = self._covered(picture.pixels, wanted, in_place=True)
+
+        def to_file(pixels: UInt8Array) -> bytes:
+            return encode(
+                pixels,
+                wanted.output.format or picture.format,
+                quality=wanted.output.quality,
+                icc_profile=picture.icc_profile,
+                exif=picture.exif,
+            )
+
+        return self._verified(covered, wanted, to_file, lambda data: decode(data, _OWN).pixels)
 
     def close(self) -> None:
         """Free the engines."""
         self.detector.close()
 
-    def _cover(
-        self, image: CudaArray, wanted: DetectOptions, masks: MaskOptions
-    ) -> Anonymized[DeviceImage]:
+    def _covered(self, pixels: UInt8Array, wanted: Options, *, in_place: bool) -> Covered:
+        check_rgb_image(pixels)
+        if wanted.regions.cover_only:
+            height, width = pixels.shape[:2]
+            faces = no_faces(width, height, self.detector.backend, self.detector.precision)
+        else:
+            faces = self.detector.detect(pixels, wanted.detect)
+        return cover_faces(pixels, faces, wanted.masks, wanted.regions, in_place=in_place)
+
+    def _verified(
+        self,
+        covered: Covered,
+        wanted: Options,
+        finish: Callable[[UInt8Array], AnyImage],
+        look: Callable[[AnyImage], UInt8Array],
+    ) -> Anonymized[AnyImage]:
+        """Return the result, searched again if that is wanted, as whoever gets it sees it."""
+        pixels, faces, kept = covered
+        image = finish(pixels)
+        if wanted.verify is None:
+            return Anonymized(image, faces, kept)
+        verifier = Verifier(wanted.verify, wanted.detect, wanted.masks, wanted.regions, kept)
+        while masks := verifier.judge(self.detector.detect(look(image), verifier.options)):
+            pixels = apply_masks(pixels, verifier.residual_boxes, masks, in_place=True)
+            image = finish(pixels)
+        return Anonymized(image, faces, kept, verifier.verification)
+
+    def _cover(self, image: CudaArray, wanted: Options) -> Anonymized[DeviceImage]:
         """Return a copy on the GPU of an array there with its faces covered, and the faces."""
+        masks, regions = wanted.masks, wanted.regions
         if masks.method not in METHOD_CODES:
             raise InvalidOption(
                 f"method is {masks.method!r}; an array on a GPU takes {', '.join(METHOD_CODES)}"
             )
+        if wanted.verify or regions.cover_only:
+            name = "verify" if wanted.verify else "cover_only"
+            raise InvalidOption(f"{name} is for pictures in main memory; this one lies on a GPU")
 
         def plan(faces: Faces) -> NDArray[np.void]:
-            return plan_masks(faces.width, faces.height, faces.boxes, masks)
+            regions.check(faces.width, faces.height, masks)
+            boxes = faces.boxes[~left_clear(faces.boxes, regions.keep)].tolist()
+            return plan_masks(faces.width, faces.height, [*boxes, *regions.cover], masks)
 
-        return Anonymized(*self.detector.cover(image, plan, wanted))
+        covered, faces = self.detector.cover(image, plan, wanted.detect)
+        clear = left_clear(faces.boxes, regions.keep)
+        return Anonymized(covered, faces.select(~clear), faces.select(clear))
 
     def _decode(self, image: Image, *, keep_exif: bool = False) -> Picture:
         data = read_file(image, self.limits) if isinstance(image, (str, os.PathLike)) else image
         return decode(bytes(cast(bytes, data)), self.limits, keep_exif=keep_exif)
+
+
+def _options(said: Said) -> Options:
+    """Return what was said as options; raises `InvalidOption` for any of them."""
+    output = OutputOptions(**said.output)
+    masks = MaskOptions(**{**profile_masks(said.detect.get("profile")), **said.mask})
+    verify = None if said.rounds is None else Verify(said.rounds)
+    if verify:
+        check_verifiable(masks)
+    regions = Regions(**said.regions)
+    return Options(detect_options(**said.detect), masks, output, regions, verify)
 
 
 @cache

@@ -15,11 +15,13 @@ from unface.arguments import (
     Anonymized,
     DetectArguments,
     Image,
+    Said,
+    check_for_array,
     is_file,
     read_file,
     split_arguments,
 )
-from unface.errors import InvalidOption
+from unface.errors import InvalidOption, ServerError
 from unface.v1 import unface_pb2 as pb
 from unface.worker.messages import METHODS, OUTPUT_FORMATS, RAW, SHAPES, number_of, put_pixels
 
@@ -57,13 +59,15 @@ def anonymization(
     options: AnonymizeArguments, priority: Priority | None
 ) -> Exchange[Anonymized[Any]]:
     """Return how to have faces covered; raises `InvalidOption` for what cannot be sent."""
-    detect, mask, output = split_arguments(options)
-    detect_message = detect_options_message(**detect)
-    message = anonymize_options_message(**mask, **output)
+    said = split_arguments(options)
+    detect_message = detect_options_message(**said.detect)
+    message = anonymize_options_message(
+        **said.mask, **said.output, **said.regions, rounds=said.rounds, audit=said.audit
+    )
     number = priority_number(priority)
 
     def request(image: Image) -> pb.AnonymizeRequest:
-        _check_output(image, output)
+        _check_output(image, said)
         sent = pb.AnonymizeRequest(
             detect_options=detect_message, anonymize_options=message, priority=number
         )
@@ -73,7 +77,14 @@ def anonymization(
             sent.anonymize_options.format = pb.OUTPUT_FORMAT_RAW if raw else pb.OUTPUT_FORMAT_PNG
         return sent
 
-    return Exchange(request, anonymized_from_answer)
+    def answer(response: pb.AnonymizeResponse, was_file: bool) -> Anonymized[Any]:
+        if said.rounds is not None and not response.HasField("verification"):
+            raise ServerError("the server did not search the result; it is too old for verify")
+        if said.audit and not response.audit_record:
+            raise ServerError("the server's answer has no audit record; it is too old for audit")
+        return anonymized_from_answer(response, was_file)
+
+    return Exchange(request, answer)
 
 
 def report_request(
@@ -154,11 +165,16 @@ def anonymize_options_message(
     format: str | None = None,
     quality: int | None = None,
     keep_exif: bool | None = None,
+    keep: Sequence[Sequence[float]] = (),
+    cover: Sequence[Sequence[float]] = (),
+    cover_only: bool = False,
+    rounds: int | None = None,
+    audit: bool = False,
 ) -> pb.AnonymizeOptions:
     """Return options of an anonymization; None is the server's default.
 
-    `format` is a picture format or "raw". Raises `InvalidOption` for what cannot be said in the
-    message at all.
+    `format` is a picture format or "raw". `rounds` None has no result searched. Raises
+    `InvalidOption` for what cannot be said in the message at all.
     """
     fields: dict[str, Any] = {
         "margin": margin,
@@ -174,8 +190,13 @@ def anonymize_options_message(
     ):
         if value is not None:
             fields[name] = number_of(numbers, value, name)
-    message = pb.AnonymizeOptions()
+    message = pb.AnonymizeOptions(audit=audit)
     _fill(message, fields)
+    message.regions.keep.extend(_boxes("keep", keep))
+    message.regions.cover.extend(_boxes("cover", cover))
+    message.regions.cover_only = cover_only
+    if rounds is not None:
+        _fill(message.verify, {"rounds": rounds})
     if color is not None:
         if len(color) != 3:
             raise InvalidOption(f"color is {color!r}; red, green and blue from 0 to 255 are needed")
@@ -206,11 +227,10 @@ def _boxes(name: str, boxes: Sequence[Sequence[float]]) -> list[pb.Box]:
         ) from error
 
 
-def _check_output(image: Image, output: Mapping[str, Any]) -> None:
+def _check_output(image: Image, said: Said) -> None:
     """Raise `InvalidOption` for a form that the picture cannot come back in."""
     if is_file(image):
-        if output.get("format") == RAW:
+        if said.output.get("format") == RAW:
             raise InvalidOption("format is 'raw'; a file comes back as jpeg, png or webp")
-    elif output:
-        names = " and ".join(output)
-        raise InvalidOption(f"{names} is for files; an array was given and one comes back")
+    else:
+        check_for_array(said)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +41,11 @@ class Faces:
     backend: str = ""  # what served it: "native", "tflite", "torch"
     precision: str = ""  # "fp32", "int8", ...
     timings_ms: dict[str, float] = field(default_factory=dict, compare=False)
+
+    def select(self, chosen: npt.NDArray[np.bool_]) -> Faces:
+        """Return those faces for which `chosen`, bool `[n]`, is true."""
+        boxes, scores = self.boxes[chosen], self.scores[chosen]
+        return replace(self, boxes=boxes, scores=scores, landmarks=self.landmarks[chosen])
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -95,6 +95,8 @@ class Pipeline:
         if image is None:
             raise InvalidImage("image is missing; set encoded (a JPEG, PNG or WebP file) or raw")
         pixels = len(image) // 3 if parts.raw_size else self._declared_pixels(image)
+        if call.method.startswith("Anonymize") and request.anonymize_options.HasField("verify"):
+            pixels *= 2  # the result is decoded and searched too
         default = BULK if call.method.endswith("Stream") else INTERACTIVE
         return Job(
             request_id=call.request_id,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 # In the order in which they happen; pnet, rnet and onet are parts of detect.
-STEPS = ("queue", "decode", "detect", "pnet", "rnet", "onet", "mask", "encode")
+STEPS = ("queue", "decode", "detect", "pnet", "rnet", "onet", "mask", "encode", "verify")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a worker does with the pictures it is given: decode each, detect together, mask, encode."""
+"""What a worker does with its pictures: decode each, detect together, mask, encode, verify."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
-from unface.anonymize import Picture
+from unface.anonymize import MaskOptions, Picture, apply_masks
 from unface.engines.cascades import Serving
 from unface.errors import EngineError, UnfaceError
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import DetectOptions
 from unface.v1 import unface_pb2 as pb
+from unface.worker.covering import Covered, Verifier, cover_faces, no_faces
 from unface.worker.pipeline import (
     STAGES,
     Accepted,
+    Options,
     Request,
     Response,
     decode_step,
     describe,
+    describe_covering,
     encode_step,
-    mask_step,
+    result_pixels,
 )
 
 
@@ -71,13 +75,15 @@ class Ticket:
     request: Request  # without its picture
     image: memoryview  # a file, or raw pixels of `raw_size`
     raw_size: tuple[int, int] | None
-    options: DetectOptions
+    options: Options
     expires_at: float = float("inf")  # of time.monotonic(), the same clock in all processes
     request_id: str = ""
     cancelled: threading.Event = field(default_factory=threading.Event)
     steps_ms: dict[str, float] = field(default_factory=dict)
     picture: Picture | None = None
     faces: Faces | None = None
+    covered: Covered | None = None
+    verifier: Verifier | None = None
     response: Response | None = None
     error: Exception | None = None
 
@@ -114,49 +120,63 @@ class Batches:
         self._accepted = accepted
         self._answered = answered
         self._codec = ThreadPoolExecutor(codec_threads, "unface-codec")
-        self._decoded: SimpleQueue[list[Ticket] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._detect_batches, name="unface-detector")
+        self._searches: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._search_all, name="unface-detector")
+        self._under_way = 0
+        self._idle = threading.Condition()
         self._thread.start()
 
     def start(self, tickets: Sequence[Ticket]) -> None:
-        """Begin with a batch; all of its pictures have the same options."""
+        """Begin with a batch; all of its pictures have the same options of a detection."""
         batch = _Batch(list(tickets))
+        with self._idle:
+            self._under_way += len(tickets)
         for ticket in tickets:
             self._codec.submit(self._decode, ticket, batch)
 
     def close(self) -> None:
         """Finish what was begun and end the threads."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._under_way)
         self._codec.shutdown()
-        self._decoded.put(None)
+        self._searches.put(None)
         self._thread.join()
 
     def _decode(self, ticket: Ticket, batch: _Batch) -> None:
         def decode() -> None:
+            keep_exif = ticket.options.output.keep_exif
             ticket.picture = decode_step(
-                ticket.request, ticket.image, ticket.raw_size, self._accepted
+                ticket.image, ticket.raw_size, self._accepted, keep_exif=keep_exif
             )
+            if ticket.options.regions.cover_only:
+                height, width = ticket.picture.pixels.shape[:2]
+                ticket.faces = no_faces(width, height, *self._detector.serving[:2])
 
         _step(ticket, "decode", decode)
         if batch.one_less():
-            self._decoded.put(batch.tickets)
+            self._searches.put(partial(self._detect, batch.tickets))
 
-    def _detect_batches(self) -> None:
-        while (tickets := self._decoded.get()) is not None:
-            if len(tickets) > 1:
-                self._detect_together(tickets)
-            for ticket in tickets:
-                if ticket.faces is None:
-                    self._detect_one(ticket)
-                self._go_on(ticket)
-            del ticket, tickets  # or the pictures would live until the next batch comes
+    def _search_all(self) -> None:
+        """Do, on one thread, all that needs the detector."""
+        while (search := self._searches.get()) is not None:
+            search()
+            del search  # or its pictures would live until the next one comes
+
+    def _detect(self, tickets: Sequence[Ticket]) -> None:
+        if len(tickets) > 1:
+            self._detect_together(tickets)
+        for ticket in tickets:
+            if ticket.faces is None:
+                self._detect_one(ticket)
+            self._go_on(ticket)
 
     def _detect_together(self, tickets: Sequence[Ticket]) -> None:
         """Set the faces of those that are still wanted; of none where the detector fails."""
-        wanted = [ticket for ticket in tickets if ticket.picture and ticket.is_wanted]
+        wanted = [t for t in tickets if t.picture and t.faces is None and t.is_wanted]
         pictures = [ticket.picture.pixels for ticket in wanted if ticket.picture]
         begin = time.perf_counter()
         try:
-            found = self._detector.detect_all(pictures, tickets[0].options)
+            found = self._detector.detect_all(pictures, tickets[0].options.detect)
         except Exception as error:  # noqa: BLE001 - whose it is shows when each is tried alone
             log.warning("%d pictures failed together and are tried alone: %r", len(wanted), error)
             return
@@ -168,40 +188,113 @@ class Batches:
     def _detect_one(self, ticket: Ticket) -> None:
         def detect() -> None:
             if ticket.picture is not None:
-                ticket.faces = self._detector.detect(ticket.picture.pixels, ticket.options)
+                pixels = ticket.picture.pixels
+                ticket.faces = self._detector.detect(pixels, ticket.options.detect)
 
         _step(ticket, "detect", detect)
 
     def _go_on(self, ticket: Ticket) -> None:
         if ticket.error is None and isinstance(ticket.request, pb.AnonymizeRequest):
-            self._codec.submit(self._cover, ticket, ticket.request)
+            self._codec.submit(self._cover, ticket)
         else:
             ticket.response = pb.DetectResponse()
             self._answer(ticket)
 
-    def _cover(self, ticket: Ticket, request: pb.AnonymizeRequest) -> None:
-        def mask() -> None:
-            if ticket.picture is not None and ticket.faces is not None:
-                ticket.picture = mask_step(request, ticket.picture, ticket.faces)
+    def _cover(self, ticket: Ticket) -> None:
+        picture, faces, options = ticket.picture, ticket.faces, ticket.options
 
-        def encode() -> None:
-            if ticket.picture is not None and ticket.faces is not None:
-                max_bytes = self._accepted.limits.max_bytes
-                ticket.response = encode_step(request, ticket.picture, max_bytes)
+        def mask() -> None:
+            if picture is not None and faces is not None:
+                ticket.covered = cover_faces(
+                    picture.pixels, faces, options.masks, options.regions, in_place=True
+                )
+                ticket.picture = replace(picture, pixels=ticket.covered.pixels)
 
         _step(ticket, "mask", mask)
-        _step(ticket, "encode", encode)  # does nothing where masking failed
-        self._answer(ticket)
+        _step(ticket, "encode", partial(self._encode, ticket))  # nothing where masking failed
+        if ticket.error is None and ticket.covered and options.verify:
+            ticket.verifier = Verifier(
+                options.verify, options.detect, options.masks, options.regions, ticket.covered.kept
+            )
+            self._search_result(ticket)
+        else:
+            self._answer(ticket)
+
+    def _encode(self, ticket: Ticket) -> None:
+        if ticket.picture is not None and ticket.covered is not None:
+            max_bytes = self._accepted.limits.max_bytes
+            ticket.response = encode_step(ticket.picture, ticket.options.output, max_bytes)
+
+    def _search_result(self, ticket: Ticket) -> None:
+        """Have the picture searched as its caller would see it; for a thread of the codecs."""
+        result: UInt8Array | None = None  # stays so after an error
+
+        def decode() -> None:
+            nonlocal result
+            if isinstance(ticket.response, pb.AnonymizeResponse) and ticket.picture is not None:
+                result = result_pixels(ticket.response, ticket.picture)
+
+        _step(ticket, "verify", decode)
+        if result is not None and ticket.verifier is not None:
+            self._searches.put(partial(self._verify, ticket, ticket.verifier, result))
+        else:
+            self._answer(ticket)
+
+    def _verify(self, ticket: Ticket, verifier: Verifier, result: UInt8Array) -> None:
+        masks: MaskOptions | None = None
+
+        def search() -> None:
+            nonlocal masks
+            masks = verifier.judge(self._detector.detect(result, verifier.options))
+
+        _step(ticket, "verify", search)
+        if masks is not None:
+            self._codec.submit(self._cover_more, ticket, verifier, masks)
+        else:
+            self._codec.submit(self._answer, ticket)
+
+    def _cover_more(self, ticket: Ticket, verifier: Verifier, masks: MaskOptions) -> None:
+        def cover() -> None:
+            if ticket.picture is not None:
+                boxes = verifier.residual_boxes
+                pixels = apply_masks(ticket.picture.pixels, boxes, masks, in_place=True)
+                ticket.picture = replace(ticket.picture, pixels=pixels)
+                self._encode(ticket)
+
+        _step(ticket, "verify", cover)
+        self._search_result(ticket)
 
     def _answer(self, ticket: Ticket) -> None:
-        if ticket.error is None and ticket.faces is not None and ticket.response is not None:
-            stages = {s: ms for s, ms in ticket.faces.timings_ms.items() if s in STAGES}
-            describe(ticket.response, ticket.faces, {**ticket.steps_ms, **stages})
-        else:
+        try:
+            self._describe(ticket)
+        except Exception as error:  # noqa: BLE001 - whatever it is belongs to the caller
+            ticket.error = error
+        if ticket.error is not None:
             ticket.response = None  # never a picture beside an error
-            ticket.error = ticket.error or EngineError("the detector gave no answer")
         self._answered(ticket)
-        ticket.picture = ticket.faces = None  # now: giving 6 MB back takes a millisecond
+        # Now: giving 6 MB back takes a millisecond.
+        ticket.picture = ticket.faces = ticket.covered = ticket.verifier = None
+        with self._idle:
+            self._under_way -= 1
+            self._idle.notify_all()
+
+    def _describe(self, ticket: Ticket) -> None:
+        """Complete the response; raises where there is none."""
+        if ticket.error is not None:
+            return
+        faces, response, covered = ticket.faces, ticket.response, ticket.covered
+        if faces is None or response is None:
+            raise EngineError("the detector gave no answer")
+        stages = {s: ms for s, ms in faces.timings_ms.items() if s in STAGES}
+        steps_ms = {**ticket.steps_ms, **stages}
+        if isinstance(response, pb.DetectResponse):
+            describe(response, faces, steps_ms)
+        elif covered is None:
+            raise EngineError("the picture was not covered")
+        else:
+            describe(response, covered.faces, steps_ms)
+            verification = ticket.verifier.verification if ticket.verifier else None
+            describe_covering(response, covered.kept, verification)
 
 
 def _step(ticket: Ticket, name: str, function: Callable[[], None]) -> None:
@@ -214,7 +307,8 @@ def _step(ticket: Ticket, name: str, function: Callable[[], None]) -> None:
         function()
     except Exception as error:  # noqa: BLE001 - whatever it is belongs to the caller
         ticket.error = error
-    ticket.steps_ms[name] = (time.perf_counter() - begin) * 1000
+    passed = (time.perf_counter() - begin) * 1000
+    ticket.steps_ms[name] = ticket.steps_ms.get(name, 0.0) + passed
 
 
 class _Batch:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from unface.anonymize import Limits, MaskOptions, Picture, decode, raw_rgb
+from unface.anonymize import Limits, MaskOptions, Picture, Regions, Verify, decode, raw_rgb
 from unface.errors import InvalidImage, InvalidOption
 from unface.mtcnn.faces import LANDMARK_NAMES, Face, Faces
 from unface.mtcnn.network import UInt8Array
@@ -102,6 +102,23 @@ def output_options_from_message(message: pb.AnonymizeOptions) -> OutputOptions:
     )
 
 
+def regions_from_message(message: pb.AnonymizeOptions) -> Regions:
+    """Return the places that the caller decides about. Raises `InvalidOption`."""
+    regions = message.regions
+    return Regions(
+        [_corners(box) for box in regions.keep],
+        [_corners(box) for box in regions.cover],
+        regions.cover_only,
+    )
+
+
+def verify_from_message(message: pb.AnonymizeOptions) -> Verify | None:
+    """Return how the result is searched again, None if it is not. Raises `InvalidOption`."""
+    if not message.HasField("verify"):
+        return None
+    return Verify(_present(message.verify, "rounds", Verify.rounds))
+
+
 # Values to messages, on the server ------------------------------------------------------------
 
 
@@ -154,16 +171,18 @@ def put_pixels(image: pb.Image, pixels: UInt8Array) -> None:
 # For the client -------------------------------------------------------------------------------
 
 
-def faces_from_message(message: pb.DetectResponse | pb.AnonymizeResponse) -> Faces:
-    """Return the faces of an answer; `timings_ms` has the server's steps."""
-    boxes = [[f.box.x1, f.box.y1, f.box.x2, f.box.y2] for f in message.faces]
+def faces_from_message(
+    message: pb.DetectResponse | pb.AnonymizeResponse, listed: Sequence[pb.Face] | None = None
+) -> Faces:
+    """Return the faces of an answer, or those `listed`; `timings_ms` has the server's steps."""
+    listed = message.faces if listed is None else listed
     landmarks = [
         [[point.x, point.y] for point in (getattr(f.landmarks, n) for n in LANDMARK_NAMES)]
-        for f in message.faces
+        for f in listed
     ]
     return Faces(
-        boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        scores=np.array([f.score for f in message.faces], np.float32),
+        boxes=np.array([_corners(f.box) for f in listed], np.float32).reshape(-1, 4),
+        scores=np.array([f.score for f in listed], np.float32),
         landmarks=np.array(landmarks, np.float32).reshape(-1, 5, 2),
         width=message.width,
         height=message.height,
@@ -191,6 +210,10 @@ def number_of(names: dict[Any, str], name: str, field: str) -> Any:
         if known == name:
             return number
     raise InvalidOption(f"{field} is {name!r}; there are {', '.join(names.values())}")
+
+
+def _corners(box: pb.Box) -> tuple[float, float, float, float]:
+    return box.x1, box.y1, box.x2, box.y2
 
 
 def _present(message: Any, field: str, default: Any) -> Any:

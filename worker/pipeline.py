@@ -6,21 +6,35 @@ Each step is a plain function that may run on any thread.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from unface.anonymize import Limits, Picture, apply_masks, decode, encode, raw_rgb
+from unface.anonymize import Limits, MaskOptions, Picture, Regions, Verify, decode, encode, raw_rgb
 from unface.anonymize.formats import NAMES, identify
+from unface.anonymize.verification import check_verifiable
 from unface.errors import ImageTooLarge, InvalidImage
 from unface.mtcnn.faces import Faces
+from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import DetectOptions
 from unface.v1 import unface_pb2 as pb
 from unface.worker import messages
+from unface.worker.covering import Verification
 from unface.worker.messages import RAW, OutputOptions
 
 Request = pb.DetectRequest | pb.AnonymizeRequest
 Response = pb.DetectResponse | pb.AnonymizeResponse
 STAGES = ("pnet", "rnet", "onet")  # of `Faces.timings_ms`
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a request asks for, checked; of a detection all but the first are absent."""
+
+    detect: DetectOptions
+    masks: MaskOptions = field(default_factory=MaskOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
+    regions: Regions = field(default_factory=Regions)
+    verify: Verify | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,7 @@ def request_from_bytes(method: str, data: bytes) -> Request:
 
 
 def decode_step(
-    request: Request, image: memoryview, raw_size: tuple[int, int] | None, accepted: Accepted
+    image: memoryview, raw_size: tuple[int, int] | None, accepted: Accepted, keep_exif: bool = False
 ) -> Picture:
     """Return the decoded picture: of a file, or of raw pixels of a size.
 
@@ -53,48 +67,11 @@ def decode_step(
     if format not in accepted.formats:
         names = " or ".join(NAMES[name] for name in accepted.formats)
         raise InvalidImage(f"image is {NAMES[format]}, not accepted by this server; send {names}")
-    keep_exif = isinstance(request, pb.AnonymizeRequest) and request.anonymize_options.keep_exif
     return decode(data, accepted.limits, keep_exif=keep_exif)
 
 
-def mask_step(request: pb.AnonymizeRequest, picture: Picture, faces: Faces) -> Picture:
-    """Return the picture with its faces covered, in place where its memory is our own."""
-    masks = messages.mask_options_from_message(
-        request.anonymize_options, request.detect_options.profile
-    )
-    pixels = apply_masks(picture.pixels, faces.boxes, masks, scores=faces.scores, in_place=True)
-    return Picture(pixels, picture.format, picture.icc_profile, picture.exif)
-
-
-def encode_step(
-    request: pb.AnonymizeRequest, picture: Picture, max_bytes: int
-) -> pb.AnonymizeResponse:
+def encode_step(picture: Picture, output: OutputOptions, max_bytes: int) -> pb.AnonymizeResponse:
     """Return the answer with the picture and nothing else; raises `ImageTooLarge`."""
-    output = messages.output_options_from_message(request.anonymize_options)
-    return _encoded(picture, output, max_bytes)
-
-
-def check_options(request: Request) -> DetectOptions:
-    """Return the detection's options; raises `InvalidOption` for any of the request's."""
-    options = messages.detect_options_from_message(request.detect_options)
-    if isinstance(request, pb.AnonymizeRequest):
-        messages.mask_options_from_message(
-            request.anonymize_options, request.detect_options.profile
-        )
-        messages.output_options_from_message(request.anonymize_options)
-    return options
-
-
-def describe(response: Response, faces: Faces, steps_ms: Mapping[str, float]) -> None:
-    """Add to an answer the faces, the size, what computed them, and where the time went."""
-    response.faces.extend(messages.faces_to_message(faces))
-    response.width, response.height = faces.width, faces.height
-    response.backend, response.precision = faces.backend, faces.precision
-    timings: dict[str, Any] = {f"{step}_ms": ms for step, ms in steps_ms.items()}
-    response.timings.MergeFrom(pb.Timings(**timings))
-
-
-def _encoded(picture: Picture, output: OutputOptions, max_bytes: int) -> pb.AnonymizeResponse:
     format = output.format or ("png" if picture.format == RAW else picture.format)
     answer = pb.AnonymizeResponse(
         format=messages.number_of(messages.OUTPUT_FORMATS, format, "format")
@@ -119,3 +96,50 @@ def _encoded(picture: Picture, output: OutputOptions, max_bytes: int) -> pb.Anon
             "ask for JPEG, for WebP or for a lower quality"
         )
     return answer
+
+
+def result_pixels(answer: pb.AnonymizeResponse, picture: Picture) -> UInt8Array:
+    """Return the pixels that whoever gets an answer to `picture` sees."""
+    if answer.format == pb.OUTPUT_FORMAT_RAW:
+        return picture.pixels
+    own = Limits(len(answer.image.encoded), picture.pixels.shape[0] * picture.pixels.shape[1])
+    return decode(answer.image.encoded, own).pixels
+
+
+def options_of(request: Request) -> Options:
+    """Return a request's options; raises `InvalidOption` for any of them."""
+    detect = messages.detect_options_from_message(request.detect_options)
+    if not isinstance(request, pb.AnonymizeRequest):
+        return Options(detect)
+    said = request.anonymize_options
+    options = Options(
+        detect,
+        messages.mask_options_from_message(said, request.detect_options.profile),
+        messages.output_options_from_message(said),
+        messages.regions_from_message(said),
+        messages.verify_from_message(said),
+    )
+    if options.verify:
+        check_verifiable(options.masks)
+    return options
+
+
+def describe(response: Response, faces: Faces, steps_ms: Mapping[str, float]) -> None:
+    """Add to an answer the faces, the size, what computed them, and where the time went."""
+    response.faces.extend(messages.faces_to_message(faces))
+    response.width, response.height = faces.width, faces.height
+    response.backend, response.precision = faces.backend, faces.precision
+    timings: dict[str, Any] = {f"{step}_ms": ms for step, ms in steps_ms.items()}
+    response.timings.MergeFrom(pb.Timings(**timings))
+
+
+def describe_covering(
+    response: pb.AnonymizeResponse, kept: Faces, verification: Verification | None
+) -> None:
+    """Add to an answer the faces that were left clear, and what a search of the result found."""
+    response.kept.extend(messages.faces_to_message(kept))
+    if verification is not None:
+        response.verification.clean = verification.clean
+        response.verification.residual.extend(messages.faces_to_message(verification.residual))
+        response.verification.rounds = verification.rounds
+        response.verification.covered.extend(messages.faces_to_message(verification.covered))

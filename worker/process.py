@@ -37,7 +37,7 @@ from unface.worker.batch import Batches, Detector, Ticket
 from unface.worker.facts import server_info
 from unface.worker.memory import give_large_buffers_back
 from unface.worker.packets import Packet
-from unface.worker.pipeline import Accepted, check_options, request_from_bytes
+from unface.worker.pipeline import Accepted, options_of, request_from_bytes
 from unface.worker.settings import Settings
 from unface.worker.warmup import warm_up
 
@@ -162,7 +162,7 @@ class _Worker:
     def _ticket(self, job: dict[str, Any], data: bytes, image: memoryview) -> Ticket | None:
         try:
             request = request_from_bytes(job["method"], data)
-            options = check_options(request)
+            options = options_of(request)
         except UnfaceError as error:
             self._fail(job["number"], error, {})
             return None

@@ -45,7 +45,7 @@ def test_faces_come_with_what_served_them_and_where_the_time_went(
     faces = client.detect(astronaut)
     assert len(faces) == 1
     assert (faces.backend, faces.precision) == (backend, "fp32")
-    steps = {"queue", "decode", "detect", "pnet", "rnet", "onet", "mask", "encode"}
+    steps = {"queue", "decode", "detect", "pnet", "rnet", "onet", "mask", "encode", "verify"}
     assert set(faces.timings_ms) == steps
     assert faces.timings_ms["detect"] > 0
     assert faces[0].landmarks.shape == (5, 2)

@@ -327,3 +327,55 @@ def test_a_run_that_is_stopped_leaves_no_half_written_file(photos: Path, tmp_pat
     for path in out.iterdir():
         assert not path.name.startswith(".unface")
         decode(path.read_bytes())
+
+
+def two_faces(folder: Path) -> Path:
+    """Write a picture of two astronauts beside each other."""
+    path = folder / "two.png"
+    astronaut = data.astronaut()
+    Image.fromarray(np.concatenate([astronaut, astronaut], axis=1)).save(path)
+    return path
+
+
+def test_a_face_is_kept_and_a_place_covered(tmp_path: Path) -> None:
+    source, target = two_faces(tmp_path), tmp_path / "out.png"
+    result = unface(
+        *("anonymize", source, "-o", target, "--keep", "177,63,264,170"),
+        *("--cover", "400,400,480,480", "--method", "solid", "--json"),
+    )
+    assert result.returncode == 0, result.stderr
+    record = json.loads(result.stdout)
+    assert (len(record["faces"]), len(record["kept"])) == (1, 1)
+    before, after = np.asarray(Image.open(source)), np.asarray(Image.open(target))
+    assert (after[63:170, 177:264] == before[63:170, 177:264]).all()
+    assert (after[400:480, 400:480] == 0).all()
+    assert (after[80:150, 512 + 190 : 512 + 250] == 0).all()
+
+
+def test_verify_names_the_faces_that_are_left_and_fails(tmp_path: Path) -> None:
+    source, target = two_faces(tmp_path), tmp_path / "out.png"
+    only_left = ("anonymize", source, "-o", target, "--cover-only", "--cover", "150,40,290,190")
+    result = unface(*only_left, "--verify", "0")
+    assert result.returncode == 1
+    assert "a face may be LEFT:  " in result.stderr
+    assert "1 of 1 picture anonymized, 0 faces, faces LEFT in 1" in result.stderr
+    result = unface(*only_left, "--verify", "--force")
+    assert result.returncode == 0, result.stderr
+    assert "found in the result and covered" in result.stdout
+    assert "LEFT" not in result.stderr
+
+
+@pytest.mark.parametrize("box", ["1,2,3", "1,2,3,x", ""])
+def test_what_is_no_box_is_wrong_usage(tmp_path: Path, box: str) -> None:
+    result = unface("anonymize", two_faces(tmp_path), "-o", tmp_path / "out.png", "--cover", box)
+    assert result.returncode == 2
+    assert "--cover" in result.stderr
+
+
+def test_a_picture_that_a_box_does_not_touch_fails_alone(tmp_path: Path, photos: Path) -> None:
+    two_faces(photos)
+    result = unface("anonymize", photos, "-o", tmp_path / "out", "--cover", "900,10,1000,60")
+    assert result.returncode == 1
+    assert "lies outside" in result.stderr
+    assert (tmp_path / "out" / "two.png").exists()
+    assert not (tmp_path / "out" / "one.jpg").exists()
