@@ -192,9 +192,10 @@ def anonymize_options_message(
             fields[name] = number_of(numbers, value, name)
     message = pb.AnonymizeOptions(audit=audit)
     _fill(message, fields)
-    message.regions.keep.extend(_boxes("keep", keep))
-    message.regions.cover.extend(_boxes("cover", cover))
-    message.regions.cover_only = cover_only
+    if len(keep) or len(cover) or cover_only:
+        message.regions.keep.extend(_boxes("keep", keep))
+        message.regions.cover.extend(_boxes("cover", cover))
+        message.regions.cover_only = cover_only
     if rounds is not None:
         _fill(message.verify, {"rounds": rounds})
     if color is not None:

@@ -27,7 +27,9 @@ class Trial:
     """Chooses the arm of a request, and runs the second profile beside the first.
 
     Arm "a" is served as asked, "b" by the profile that is tried. A request that names a profile
-    gets that one and belongs to no arm. `compared` is told both answers of a shadowed request.
+    gets that one and belongs to no arm, and neither does one that decides itself what is covered:
+    its answer tells less than what was found. `compared` is told both answers of a shadowed
+    request.
     """
 
     def __init__(self, profile: str, config: ServerConfig, compared: Compared) -> None:
@@ -40,6 +42,10 @@ class Trial:
     def arm(self, request: Request, request_id: str) -> str:
         """Return "a", "b" or "" (none) for a request, and set the profile of "b"."""
         if request.detect_options.HasField("profile"):
+            return ""
+        if isinstance(request, pb.AnonymizeRequest) and request.anonymize_options.HasField(
+            "regions"
+        ):
             return ""
         if self._shadow or arm_of(request_id, self._share) == "a":
             return "a"

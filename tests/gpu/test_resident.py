@@ -18,13 +18,14 @@ from simulated import Block, SimulatedDevice, driver_folder
 from workbench import Image, needs_simulator, noise, same, weights
 
 from unface.anonymize import MaskOptions, apply_masks, plan_masks
-from unface.errors import InvalidImage
+from unface.errors import InvalidImage, InvalidOption
 from unface.gpu.arrays import CudaArray, DeviceImage, is_resident
 from unface.gpu.cascade import GpuCascade
 from unface.gpu.device import DeviceFailure
 from unface.gpu.masks import Masks
 from unface.gpu.networks import KernelNetworks
 from unface.gpu.plan import BeyondDevice
+from unface.local import Local
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.options import DetectOptions
 
@@ -218,6 +219,31 @@ def test_an_array_is_covered_in_a_copy_as_a_picture_in_main_memory(
     assert np.array_equal(pixels_of(covered), covered_on(kind(), image))
     assert np.abs(pixels_of(covered) - apply_masks(image, faces.boxes, MASKS).astype(int)).max() < 3
     assert np.array_equal(array.block.array, image.ravel())
+
+
+class OnDevice:
+    """A `Detector` whose GPU is a simulated one."""
+
+    def __init__(self) -> None:
+        self.cascade = gpu(SimulatedDevice())
+
+    def cover(self, image: CudaArray, plan: Any, options: DetectOptions) -> Any:
+        return self.cascade.anonymize_array(image, options, plan)
+
+
+def test_a_face_on_the_device_is_kept_and_a_place_covered() -> None:
+    local, image = Local(cast("Any", OnDevice())), portrait()
+    device, place = local.detector.cascade.device, (2.0, 2.0, 9.0, 9.0)  # type: ignore[attr-defined]
+    found = local.detector.cascade.detect(image, OPTIONS)  # type: ignore[attr-defined]
+    kept = local.anonymize_with_faces(
+        Array(device, image), min_face=24, keep=[found[0].box], cover=[place], method="solid"
+    )
+    expected = apply_masks(image, [place], MaskOptions(method="solid"))
+    assert np.array_equal(pixels_of(kept.image), expected)
+    assert (len(kept.faces), len(kept.kept)) == (0, 1)
+    for refused in ({"verify": True}, {"cover_only": True}):
+        with pytest.raises(InvalidOption, match="on a GPU"):
+            local.anonymize_with_faces(Array(device, image), **refused)
 
 
 def test_a_result_stays_when_others_come_and_when_the_cascade_goes() -> None:

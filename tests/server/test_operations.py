@@ -313,6 +313,13 @@ def test_a_shadow_trial_compares_and_never_answers(astronaut: NDArray[np.uint8])
             time.sleep(0.1)
         agreed = 'unface_trial_shadow_faces_total{found="both"} 3.0'
         assert soon(lambda: agreed in page(server, "/metrics")[1]), page(server, "/metrics")[1]
+        request.anonymize_options.regions.cover.add(x2=10, y2=10)
+        request.anonymize_options.regions.cover_only = True  # its answer says nothing of faces
+        assert not stub.Anonymize(request, timeout=20).faces
+        time.sleep(0.3)
+        told = page(server, "/metrics")[1]
+        for arm in ("only_a", "only_b"):
+            assert f'unface_trial_shadow_faces_total{{found="{arm}"}} 0.0' in told
         assert server.terminate() == 0
 
 
