@@ -13,7 +13,7 @@ from unface.anonymize.sizes import declared_size
 from unface.errors import InvalidImage, InvalidOption
 from unface.server.config import ServerConfig
 from unface.server.jobs import BULK, INTERACTIVE, Job, WorkFailed
-from unface.server.record import STEPS, Observer, Record
+from unface.server.record import STEPS, WORK, Observer, Record
 from unface.server.scheduler import Scheduler
 from unface.server.status import Failure, failure_from_exception
 from unface.server.trial import Trial
@@ -121,7 +121,7 @@ class Pipeline:
         """Add to an answer what the server alone knows, and tell the observers."""
         seconds = time.perf_counter() - call.arrived
         timings = response.timings
-        worked = timings.decode_ms + timings.detect_ms + timings.mask_ms + timings.encode_ms
+        worked = sum(getattr(timings, f"{step}_ms") for step in WORK)
         timings.queue_ms = max(0.0, seconds * 1000 - worked)
         response.request_id = call.request_id
         response.profile = request.detect_options.profile or DEFAULT_PROFILE

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 # In the order in which they happen; pnet, rnet and onet are parts of detect.
 STEPS = ("queue", "decode", "detect", "pnet", "rnet", "onet", "mask", "encode", "verify")
+WORK = ("decode", "detect", "mask", "encode", "verify")  # what is no waiting, nothing twice
 
 
 @dataclass(frozen=True)

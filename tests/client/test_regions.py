@@ -138,6 +138,14 @@ def test_bad_regions_are_refused_and_no_picture_comes_back(
         finder.anonymize(SCENE.image, **options)
 
 
+def test_searching_the_result_is_no_waiting(server: ServerProcess) -> None:
+    with unface.Client(server.target) as client:
+        png = encode(SCENE.image, "png")
+        timings = client.anonymize_with_faces(png, verify=True).faces.timings_ms
+    assert timings["verify"] > 0
+    assert timings["queue"] < timings["verify"] + timings["detect"]
+
+
 def test_frames_of_a_stream_have_regions_too(server: ServerProcess) -> None:
     with unface.Client(server.target) as client:
         frames = [SCENE.image, SCENE.image]
