@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from unface.errors import InvalidOption
-from unface.server.record import Record
+from unface.server.record import WORK, Record
 from unface.v1 import unface_pb2 as pb
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ CODES = {code.name: int(code.value[0]) for code in grpc.StatusCode}
 FAULTS = {
     *("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 }
-IN_TURN = ("queue", "decode", "detect", "mask", "encode")
+IN_TURN = ("queue", *WORK)
 OF_DETECT = ("pnet", "rnet", "onet")
 _ENDPOINT = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")  # no passwords
 
