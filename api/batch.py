@@ -75,6 +75,8 @@ def anonymize_pictures(arguments: argparse.Namespace) -> int:
     out: Path | None = arguments.out
     if options.get("format") and out is None:
         raise InvalidOption("--format needs -o: a picture overwritten in place keeps its format")
+    if arguments.audit_key and not arguments.audit:
+        raise InvalidOption("--audit-key signs audit records; add --audit")
     pictures = list(find_pictures(arguments.paths, skip=out))
     single = len(arguments.paths) == 1 and not arguments.paths[0].is_dir()
     if not single and out is not None and out.exists() and not out.is_dir():
@@ -92,12 +94,22 @@ def anonymize_pictures(arguments: argparse.Namespace) -> int:
             raise InvalidImage(f"{target} is already the result of {written[target]}")
         force, in_place = arguments.force, arguments.in_place
         check_target(target, found.path, force=force, in_place=in_place)
+        record = audit_path(target)
+        if options.get("audit"):
+            check_target(record, found.path, force=arguments.force, in_place=False)
         result = finder.anonymize_with_faces(found.path, **options)
         write_whole(result.image, target)
+        if options.get("audit"):
+            write_whole(result.audit_record.encode(), record)
         written[target] = found.path
         return Outcome(result.faces, result)
 
     return _each(arguments, [job(found) for found in pictures], work, verb="anonymized")
+
+
+def audit_path(target: Path) -> Path:
+    """Return where the audit record of a picture belongs."""
+    return target.with_name(target.name + ".audit.json")
 
 
 def outcome_to_json(image: str, outcome: Outcome) -> str:
@@ -219,6 +231,8 @@ def open_finder(arguments: argparse.Namespace) -> Iterator[Client | Local]:
                 "--threads, --device, --plans, --precision, --engines, --engine-key-file and "
                 "--allow-uncertified are the server's to choose: `unface serve`"
             )
+        if getattr(arguments, "audit_key", None):
+            raise InvalidOption("a server signs with its own key: `unface serve --audit-key-file`")
         from unface.client import Client
         from unface.connection import connection_choices
 
@@ -229,6 +243,7 @@ def open_finder(arguments: argparse.Namespace) -> Iterator[Client | Local]:
             yield client
         return
     from unface.anonymize.threads import limit_threads
+    from unface.audit import read_signing_key
     from unface.detector import Detector
     from unface.local import Local
     from unface.worker.memory import give_large_buffers_back
@@ -236,7 +251,9 @@ def open_finder(arguments: argparse.Namespace) -> Iterator[Client | Local]:
     if arguments.threads is not None:
         limit_threads(arguments.threads)
     give_large_buffers_back()  # a folder of 1080p JPEGs takes a tenth less time
-    local = Local(Detector(**engine_choices(arguments)))
+    key_file = getattr(arguments, "audit_key", None)
+    key = read_signing_key(key_file) if key_file else None
+    local = Local(Detector(**engine_choices(arguments)), audit_key=key)
     try:
         yield local
     finally:

@@ -12,6 +12,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+from unface.audit_command import add_commands as add_audit_commands
 from unface.errors import InvalidOption, UnfaceError
 from unface.quality_command import add_commands as add_quality_commands
 
@@ -69,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_calibrate(commands)
     _add_validate(commands)
     add_quality_commands(commands)
+    add_audit_commands(commands)
     return parser
 
 

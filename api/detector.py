@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import cast, overload
 
 from unface.engines.cascades import Cascades
+from unface.engines.provenance import Provenance
 from unface.engines.shelf import read_engine_key
 from unface.errors import InvalidOption
 from unface.gpu.arrays import CudaArray, DeviceImage, Pixels
@@ -128,6 +129,10 @@ class Detector:
         """
         with self._turn:
             return self._cascades.anonymize(image, options or self.options, plan_masks)
+
+    def provenance(self, backend: str, precision: str) -> Provenance:
+        """Return which engines, with which certificates, gave faces of a backend and precision."""
+        return self._cascades.provenance(backend, precision)
 
     def close(self) -> None:
         """Free the engines."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from unface.anonymize import (
     Limits,
     MaskOptions,
-    Picture,
     Regions,
     Verify,
     apply_masks,
@@ -42,11 +42,13 @@ from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import detect_options, profile_masks
 from unface.worker.covering import Covered, Verifier, cover_faces, no_faces
-from unface.worker.messages import OutputOptions
+from unface.worker.messages import DEFAULT_PROFILE, OutputOptions
 from unface.worker.pipeline import Options
+from unface.worker.records import Served, audit_record
 
 if TYPE_CHECKING:
     import numpy as np
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from numpy.typing import NDArray
     from typing_extensions import Unpack
 
@@ -65,15 +67,22 @@ class Local:
     All methods raise `InvalidImage` and `InvalidOption`; after an error no pixels are returned.
     """
 
-    def __init__(self, detector: Detector | None = None, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        detector: Detector | None = None,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        audit_key: Ed25519PrivateKey | None = None,
+    ) -> None:
         self.detector = detector or Detector()
         self.limits = limits
+        self._audit_key = audit_key
 
     def detect(self, image: Image | CudaArray, **options: Unpack[DetectArguments]) -> Faces:
         """Find the faces of a picture."""
         wanted = detect_options(**options)
-        pixels = self._decode(image).pixels if is_file(image) else cast(Pixels, image)
-        return self.detector.detect(pixels, wanted)
+        if not is_file(image):
+            return self.detector.detect(cast(Pixels, image), wanted)
+        return self.detector.detect(decode(self._read(image), self.limits).pixels, wanted)
 
     @overload
     def anonymize(self, image: UInt8Array, **options: Unpack[AnonymizeArguments]) -> UInt8Array: ...
@@ -111,20 +120,29 @@ class Local:
                 return self._cover(image, wanted)
             pixels = cast(UInt8Array, image)
             covered = self._covered(pixels, wanted, in_place=False)
-            return self._verified(covered, wanted, lambda pixels: pixels, lambda pixels: pixels)
-        picture = self._decode(image, keep_exif=wanted.output.keep_exif)
+            return self._verified(covered, wanted, lambda pixels: pixels, lambda pixels: pixels)[0]
+        data = self._read(image)
+        picture = decode(data, self.limits, keep_exif=wanted.output.keep_exif)
         covered = self._covered(picture.pixels, wanted, in_place=True)
+        format = wanted.output.format or picture.format
 
         def to_file(pixels: UInt8Array) -> bytes:
             return encode(
                 pixels,
-                wanted.output.format or picture.format,
+                format,
                 quality=wanted.output.quality,
                 icc_profile=picture.icc_profile,
                 exif=picture.exif,
             )
 
-        return self._verified(covered, wanted, to_file, lambda data: decode(data, _OWN).pixels)
+        def look(data: bytes) -> UInt8Array:
+            return decode(data, _OWN).pixels
+
+        result, searched = self._verified(covered, wanted, to_file, look)
+        if wanted.audit:
+            record = self._audit_record(data, result, searched, format, wanted)
+            result = replace(result, audit_record=record)
+        return result
 
     def close(self) -> None:
         """Free the engines."""
@@ -145,17 +163,45 @@ class Local:
         wanted: Options,
         finish: Callable[[UInt8Array], AnyImage],
         look: Callable[[AnyImage], UInt8Array],
-    ) -> Anonymized[AnyImage]:
-        """Return the result, searched again if that is wanted, as whoever gets it sees it."""
+    ) -> tuple[Anonymized[AnyImage], Served | None]:
+        """Return the result, searched again if that is wanted, and what searched it.
+
+        `look` returns the pixels of what `finish` made, as whoever gets it sees them.
+        """
         pixels, faces, kept = covered
         image = finish(pixels)
         if wanted.verify is None:
-            return Anonymized(image, faces, kept)
+            return Anonymized(image, faces, kept), None
         verifier = Verifier(wanted.verify, wanted.detect, wanted.masks, wanted.regions, kept)
         while masks := verifier.judge(self.detector.detect(look(image), verifier.options)):
             pixels = apply_masks(pixels, verifier.residual_boxes, masks, in_place=True)
             image = finish(pixels)
-        return Anonymized(image, faces, kept, verifier.verification)
+        result = Anonymized(image, faces, kept, verifier.verification)
+        return result, verifier.searched
+
+    def _audit_record(
+        self,
+        data: bytes,
+        result: Anonymized[bytes],
+        searched: Served | None,
+        format: str,
+        wanted: Options,
+    ) -> str:
+        return audit_record(
+            data,
+            result.image,
+            format,
+            profile=wanted.profile,
+            options=wanted.detect,
+            masks=wanted.masks,
+            regions=wanted.regions,
+            faces=result.faces,
+            kept=result.kept,
+            verification=result.verification,
+            searched=searched,
+            provenance=self.detector.provenance,
+            key=self._audit_key,
+        )
 
     def _cover(self, image: CudaArray, wanted: Options) -> Anonymized[DeviceImage]:
         """Return a copy on the GPU of an array there with its faces covered, and the faces."""
@@ -177,9 +223,9 @@ class Local:
         clear = left_clear(faces.boxes, regions.keep)
         return Anonymized(covered, faces.select(~clear), faces.select(clear))
 
-    def _decode(self, image: Image, *, keep_exif: bool = False) -> Picture:
+    def _read(self, image: Image) -> bytes:
         data = read_file(image, self.limits) if isinstance(image, (str, os.PathLike)) else image
-        return decode(bytes(cast(bytes, data)), self.limits, keep_exif=keep_exif)
+        return bytes(cast(bytes, data))
 
 
 def _options(said: Said) -> Options:
@@ -190,7 +236,15 @@ def _options(said: Said) -> Options:
     if verify:
         check_verifiable(masks)
     regions = Regions(**said.regions)
-    return Options(detect_options(**said.detect), masks, output, regions, verify)
+    return Options(
+        detect_options(**said.detect),
+        said.detect.get("profile", DEFAULT_PROFILE),
+        masks,
+        output,
+        regions,
+        verify,
+        said.audit,
+    )
 
 
 @cache

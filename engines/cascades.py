@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
@@ -14,6 +14,7 @@ from unface.engines.device import (
     CPU,
     GPU,
     ON_GPU,
+    TENSORRT,
     OpenDevice,
     check_device,
     open_cascade,
@@ -21,7 +22,8 @@ from unface.engines.device import (
     why_cpu_alone,
 )
 from unface.engines.fallback import PAUSES, Answer, Gpu
-from unface.engines.shelf import open_networks, read_shelf
+from unface.engines.provenance import HALF, KERNELS, Provenance, of_engines, of_kernels, of_plans
+from unface.engines.shelf import Shelf, open_from, read_shelf
 from unface.errors import EngineError
 from unface.gpu.arrays import CudaArray, DeviceImage, Pixels, is_resident
 from unface.gpu.cascade import GpuCascade, PlanMasks
@@ -78,10 +80,12 @@ class Cascades:
         self._allow_uncertified = allow_uncertified
         self._open: dict[str, Cascade] = {}
         self._single: dict[str, list[Cascade]] = {}  # of one thread each
+        self._opened: dict[str, tuple[Shelf, str]] = {}  # what each precision is from; its backend
         networks = self._cascade(precision).networks
         self._cpu_backend = networks.backend
         self._team = Team(networks.team.threads)
-        self._on_gpu = {*ON_GPU} & {*read_shelf(folder, key).precisions}  # what the CPU could do
+        self._gpu_shelf = read_shelf(folder, key)
+        self._on_gpu = {*ON_GPU} & {*self._gpu_shelf.precisions}  # what the CPU could do
         self._gpu: Gpu | None = None
         self._no_gpu = f"device is {CPU}"
         if device != CPU:
@@ -105,6 +109,20 @@ class Cascades:
     def precision(self) -> str:
         """See `Serving`."""
         return self.serving.precision
+
+    def provenance(self, backend: str, precision: str) -> Provenance:
+        """Return which engines gave an answer that names a backend and a precision.
+
+        For any thread. Raises `EngineError` where none that was opened here can have given it.
+        """
+        shelf, runtime = self._opened.get(precision, (None, ""))
+        if shelf and backend == runtime:
+            return of_engines(shelf, precision, runtime)
+        if self._gpu and (backend, precision) == (KERNELS, HALF):
+            return of_kernels(self._gpu_shelf)
+        if self._gpu and backend == TENSORRT:
+            return self._of_plans
+        raise EngineError(f"no {precision!r} engines ({backend!r}) have served here")
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called, on any thread, when `serving` has changed."""
@@ -159,7 +177,7 @@ class Cascades:
         self._single.clear()
 
     def _find_gpu(self, open_device: OpenDevice, pauses: Sequence[float], *, wanted: bool) -> None:
-        self._no_gpu = why_cpu_alone(read_shelf(self._folder, self._key), self._precision)
+        self._no_gpu = why_cpu_alone(self._gpu_shelf, self._precision)
         if self._no_gpu:
             log.log(logging.WARNING if wanted else logging.INFO, "the CPU serves: %s", self._no_gpu)
             return
@@ -227,11 +245,14 @@ class Cascades:
         return self._single[precision]
 
     def _new(self, precision: str, threads: int | None) -> Cascade:
-        networks = open_networks(
-            precision,
-            threads,
-            self._folder,
-            allow_uncertified=self._allow_uncertified,
-            key=self._key,
-        )
+        shelf, _ = self._opened.get(precision) or (read_shelf(self._folder, self._key), "")
+        allowed = self._allow_uncertified
+        networks = open_from(shelf, precision, threads, allow_uncertified=allowed)
+        self._opened[precision] = shelf, networks.backend
         return Cascade(networks)
+
+    @cached_property
+    def _of_plans(self) -> Provenance:
+        if self._plans is None:
+            raise EngineError("there are no plans")
+        return of_plans(self._plans, self._key)

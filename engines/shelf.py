@@ -18,6 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unface.audit import json_sha256
 from unface.engines.native import NativeNetwork, NativePNet
 from unface.engines.tflite import TfliteNetwork
 from unface.errors import EngineError, InvalidOption, SealError
@@ -58,6 +59,7 @@ class Certificate:
     engines: Mapping[str, str]  # SHA-256 by network
     passed: bool
     reasons: tuple[str, ...] = ()
+    id: str = ""  # SHA-256 of its entry in the manifest, all fields, as canonical JSON
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,18 @@ class Shelf:
             raise EngineError(f"engine {engine.file} is damaged (its hash differs): {self._remedy}")
         return data
 
-    def check_certificate(self, precision: str, runtime: str) -> None:
-        """Raise `EngineError` unless these engines passed the gate, as they are."""
+    def certificates_of(self, precision: str, runtime: str) -> list[Certificate]:
+        """Return the certificates of these engines as they are, passed or not."""
         hashes = {network: e.sha256 for network, e in self.of(precision, runtime).items()}
-        found = [
+        return [
             c
             for c in self.certificates
             if (c.precision, c.runtime, dict(c.engines)) == (precision, runtime, hashes)
         ]
+
+    def check_certificate(self, precision: str, runtime: str) -> None:
+        """Raise `EngineError` unless these engines passed the gate, as they are."""
+        found = self.certificates_of(precision, runtime)
         if any(c.passed for c in found):
             return
         why = f"failed the gate: {'; '.join(found[0].reasons)}" if found else "have no certificate"
@@ -178,6 +184,13 @@ def open_networks(
     the key see `read_shelf`.
     """
     shelf = read_shelf(folder, key)
+    return open_from(shelf, precision, threads, allow_uncertified=allow_uncertified)
+
+
+def open_from(
+    shelf: Shelf, precision: str, threads: int | None = None, *, allow_uncertified: bool = False
+) -> Networks:
+    """Load the three engines of a precision from a shelf, as `open_networks` does."""
     runtime = shelf.fastest(precision)
     networks = _load(shelf, precision, runtime, threads)
     try:
@@ -256,6 +269,7 @@ def _read(folder: Traversable, *, shipped: bool, key: bytes | None = None) -> Sh
                 dict(c["engines"]),
                 c["passed"] is True,
                 tuple(map(str, c["reasons"])),
+                json_sha256(c),
             )
             for c in manifest["certificates"]
         )

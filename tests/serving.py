@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -17,14 +18,22 @@ START_SECONDS = 30
 
 
 class ServerProcess:
-    """A server in a process of its own; `target` is where it listens."""
+    """A server in a process of its own; `target` is where it listens.
+
+    Unless a flag gives it an `--http-port`, it serves neither the page nor REST; `http` is where it
+    does, without the last slash.
+    """
 
     def __init__(self, *command: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, *command], stderr=subprocess.PIPE, text=True, encoding="utf-8"
+            [sys.executable, *command],
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env={"UNFACE_SERVE_HTTP_PORT": "none", **os.environ},
         )
         self.lines: list[str] = []  # of its stderr
-        self.target = ""
+        self.target = self.http = ""
         self._announced = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -58,6 +67,8 @@ class ServerProcess:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.lines.append(line.rstrip("\n"))
+            if found := re.match(r"unface page on (\S+)/$", line.rstrip()):
+                self.http = found[1]
             if found := re.match(r"unface serving on (\S+)", line):
                 self.target = found[1]
                 self._announced.set()

@@ -10,16 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import SimpleQueue
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from unface.anonymize import MaskOptions, Picture, apply_masks
 from unface.engines.cascades import Serving
+from unface.engines.provenance import Provenance
 from unface.errors import EngineError, UnfaceError
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import DetectOptions
 from unface.v1 import unface_pb2 as pb
 from unface.worker.covering import Covered, Verifier, cover_faces, no_faces
+from unface.worker.messages import OUTPUT_FORMATS
 from unface.worker.pipeline import (
     STAGES,
     Accepted,
@@ -32,6 +34,10 @@ from unface.worker.pipeline import (
     encode_step,
     result_pixels,
 )
+from unface.worker.records import audit_record
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
 class Detector(Protocol):
@@ -52,6 +58,10 @@ class Detector(Protocol):
 
     def detect_all(self, images: Sequence[UInt8Array], options: DetectOptions) -> list[Faces]:
         """Find the faces of each image; the same faces as one by one."""
+        ...
+
+    def provenance(self, backend: str, precision: str) -> Provenance:
+        """Return which engines gave an answer; for any thread."""
         ...
 
     def close(self) -> None:
@@ -114,11 +124,17 @@ class Batches:
     """
 
     def __init__(
-        self, detector: Detector, accepted: Accepted, codec_threads: int, answered: Answered
+        self,
+        detector: Detector,
+        accepted: Accepted,
+        codec_threads: int,
+        answered: Answered,
+        audit_key: Ed25519PrivateKey | None = None,
     ) -> None:
         self._detector = detector
         self._accepted = accepted
         self._answered = answered
+        self._audit_key = audit_key
         self._codec = ThreadPoolExecutor(codec_threads, "unface-codec")
         self._searches: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._search_all, name="unface-detector")
@@ -295,6 +311,29 @@ class Batches:
             describe(response, covered.faces, steps_ms)
             verification = ticket.verifier.verification if ticket.verifier else None
             describe_covering(response, covered.kept, verification)
+            if ticket.options.audit:
+                response.audit_record = self._audit_record(ticket, response, covered)
+
+    def _audit_record(
+        self, ticket: Ticket, response: pb.AnonymizeResponse, covered: Covered
+    ) -> str:
+        options, verifier = ticket.options, ticket.verifier
+        return audit_record(
+            ticket.image,
+            response.image.encoded or response.image.raw.rgb,
+            OUTPUT_FORMATS[response.format],
+            profile=options.profile,
+            options=options.detect,
+            masks=options.masks,
+            regions=options.regions,
+            faces=covered.faces,
+            kept=covered.kept,
+            verification=verifier.verification if verifier else None,
+            searched=verifier.searched if verifier else None,
+            provenance=self._detector.provenance,
+            key=self._audit_key,
+            request_id=ticket.request_id,
+        )
 
 
 def _step(ticket: Ticket, name: str, function: Callable[[], None]) -> None:

@@ -80,6 +80,7 @@ class Verifier:
         # How the result is searched: for faces as small as were searched for before, or smaller.
         self.options = replace(privacy, min_face=min(privacy.min_face, options.min_face))
         self._residual: Faces | None = None
+        self.searched: tuple[str, str] | None = None  # backend and precision that searched last
         self._rounds = 0
         self._covered: list[Face] = []
 
@@ -95,6 +96,7 @@ class Verifier:
 
         The result is searched again once they are.
         """
+        self.searched = found.backend, found.precision
         self._residual = found.select(~left_clear(found.boxes, self._keep))
         if not len(self._residual) or self._rounds == self._verify.rounds:
             return None

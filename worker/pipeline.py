@@ -31,10 +31,12 @@ class Options:
     """What a request asks for, checked; of a detection all but the first are absent."""
 
     detect: DetectOptions
+    profile: str = messages.DEFAULT_PROFILE
     masks: MaskOptions = field(default_factory=MaskOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
     regions: Regions = field(default_factory=Regions)
     verify: Verify | None = None
+    audit: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,12 @@ def options_of(request: Request) -> Options:
     said = request.anonymize_options
     options = Options(
         detect,
+        request.detect_options.profile or messages.DEFAULT_PROFILE,
         messages.mask_options_from_message(said, request.detect_options.profile),
         messages.output_options_from_message(said),
         messages.regions_from_message(said),
         messages.verify_from_message(said),
+        said.audit,
     )
     if options.verify:
         check_verifiable(options.masks)

@@ -24,10 +24,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unface.anonymize import Limits
 from unface.anonymize.threads import limit_threads
+from unface.audit import read_signing_key
 from unface.engines.cascades import Cascades
 from unface.engines.shelf import read_engine_key
 from unface.errors import EngineError, UnfaceError
@@ -40,6 +41,9 @@ from unface.worker.packets import Packet
 from unface.worker.pipeline import Accepted, options_of, request_from_bytes
 from unface.worker.settings import Settings
 from unface.worker.warmup import warm_up
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 Opener = Callable[[Settings], Detector]
 log = logging.getLogger("unface.worker")
@@ -72,6 +76,7 @@ def run(descriptor: int, open_detector: Opener = open_cascade) -> int:
     if settings.threads is None:  # one budget of cores for all workers
         settings = replace(settings, threads=max(1, cores() // settings.workers))
     try:
+        key = read_signing_key(settings.audit_key_file) if settings.audit_key_file else None
         detector = open_detector(settings)
         warm_up(detector)
     except UnfaceError as error:
@@ -81,7 +86,7 @@ def run(descriptor: int, open_detector: Opener = open_cascade) -> int:
         log.exception("the engines cannot be opened")
         link.send({"kind": "refused", "message": f"the engines cannot be opened: {error!r}"})
         return 1
-    _Worker(link, settings, detector).serve()
+    _Worker(link, settings, detector, key).serve()
     return 0
 
 
@@ -120,7 +125,13 @@ class _LogHandler(logging.Handler):
 class _Worker:
     """Takes packets and gives their pictures to `Batches`."""
 
-    def __init__(self, link: _Link, settings: Settings, detector: Detector) -> None:
+    def __init__(
+        self,
+        link: _Link,
+        settings: Settings,
+        detector: Detector,
+        audit_key: Ed25519PrivateKey | None,
+    ) -> None:
         self._link = link
         self._detector = detector
         self._tickets: dict[int, Ticket] = {}
@@ -128,7 +139,7 @@ class _Worker:
         threads = settings.threads or cores()
         limits = Limits(settings.max_message_bytes, settings.max_pixels)
         accepted = Accepted(limits, tuple(settings.formats))
-        self._batches = Batches(detector, accepted, max(2, threads), self._answered)
+        self._batches = Batches(detector, accepted, max(2, threads), self._answered, audit_key)
 
     def serve(self) -> None:
         """Work until told to end."""

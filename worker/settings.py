@@ -19,4 +19,5 @@ class Settings:
     plans: str | None = None
     max_message_bytes: int = 64 << 20
     max_pixels: int = 100_000_000
+    audit_key_file: str | None = None
     formats: tuple[str, ...] = ("jpeg", "png", "webp")
