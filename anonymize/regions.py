@@ -12,7 +12,7 @@ from unface.anonymize.masks import MaskOptions, checked_boxes, plan_regions
 from unface.errors import InvalidImage, InvalidOption
 
 MAX_BOXES = 1000
-MAX_PICTURES = 64  # what `cover` covers, overlaps counted each time, in areas of the picture
+MAX_PICTURES = 16  # what `cover` covers, overlaps counted each time, in areas of the picture
 KEEP_IOU = 0.5  # the usual bound from which two boxes are of the same object (PASCAL VOC)
 
 Box = tuple[float, float, float, float]
@@ -64,10 +64,10 @@ def left_clear(boxes: ArrayLike, keep: ArrayLike) -> NDArray[np.bool_]:
     """
     faces, kept = checked_boxes(boxes), checked_boxes(keep)
     clear = np.zeros(len(faces), bool)
-    if len(faces) and len(kept):
-        overlaps = _iou(faces, kept)
-        best = overlaps.argmax(axis=0)
-        clear[best[overlaps[best, np.arange(len(kept))] >= KEEP_IOU]] = True
+    for box in kept if len(faces) else ():  # one by one: a crowd times 1000 boxes fills the memory
+        overlaps = _iou(faces, box)
+        best = overlaps.argmax()
+        clear[best] |= overlaps[best] >= KEEP_IOU
     return clear
 
 
@@ -81,12 +81,10 @@ def _boxes(name: str, given: Sequence[Box]) -> tuple[Box, ...]:
     return tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in boxes.tolist())
 
 
-def _iou(a: Boxes, b: Boxes) -> Boxes:
-    """Return the intersection over union of each of `a` `[n, 4]` with each of `b` `[m, 4]`."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.maximum(high - low, 0).prod(axis=2)
-    areas = (a[:, 2:] - a[:, :2]).prod(axis=1)[:, None] + (b[:, 2:] - b[:, :2]).prod(axis=1)
-    whole = areas - common
+def _iou(boxes: Boxes, box: Boxes) -> Boxes:
+    """Return the intersection over union of each of `boxes` `[n, 4]` with `box` `[4]`."""
+    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    common = np.maximum(sides, 0).prod(axis=1)
+    whole = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod() - common
     shares: Boxes = np.divide(common, whole, out=np.zeros_like(common), where=whole > 0)
     return shares

@@ -34,7 +34,7 @@ from unface.audit_form import (
 )
 from unface.canonical_json import canonical, parse
 from unface.errors import InvalidOption, UnfaceError
-from unface.sealing import _read as read_secret
+from unface.sealing import read_secret
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

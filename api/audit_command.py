@@ -215,6 +215,8 @@ def _summary(record: Mapping[str, Any]) -> str:
     if record["detection"] is None:
         parts.append("NOT SEARCHED FOR FACES")
     if (check := record["verification"]) is not None:
+        if check["covered"]:
+            parts.append(f"{len(check['covered'])} more found in the result and covered")
         clean = check["clean"] and not check["residual"]
         left = "no face" if clean else f"{_count(len(check['residual']), 'FACE')} LEFT"
         parts.append(f"result searched: {left}")

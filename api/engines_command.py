@@ -25,6 +25,8 @@ def list_engines(arguments: argparse.Namespace) -> int:
         size = sum(len(shelf.read(engine)) for engine in engines.values())
         verdict = _certificate(shelf, precision, runtime)
         print(f"{precision:<8} {runtime:<7} {size / 1024:7.0f} KiB  {verdict}")
+        for certificate in shelf.certificates_of(precision, runtime):
+            print(f"  certificate  {certificate.id}")
         for name, engine in engines.items():
             print(f"  {name}  {engine.file}  {engine.sha256}")
     return 0

@@ -35,6 +35,7 @@ from unface.arguments import (
     read_file,
     split_arguments,
 )
+from unface.audit import SigningKey
 from unface.detector import Detector
 from unface.errors import InvalidOption
 from unface.gpu.arrays import CudaArray, DeviceImage, Pixels, is_resident
@@ -48,7 +49,6 @@ from unface.worker.records import Served, audit_record
 
 if TYPE_CHECKING:
     import numpy as np
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from numpy.typing import NDArray
     from typing_extensions import Unpack
 
@@ -71,7 +71,7 @@ class Local:
         self,
         detector: Detector | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
-        audit_key: Ed25519PrivateKey | None = None,
+        audit_key: SigningKey | None = None,
     ) -> None:
         self.detector = detector or Detector()
         self.limits = limits

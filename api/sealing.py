@@ -36,7 +36,7 @@ def read_key(file: str | os.PathLike[str] | None, variable: str) -> bytes | None
     for anything else, and for a file that cannot be read or that others may read.
     """
     if file is not None:
-        data = _read(os.fspath(file))
+        data = read_secret(os.fspath(file))
         return data if len(data) == KEY_BYTES else _key_from_text(data, os.fspath(file))
     text = os.environ.get(variable)
     return None if text is None else _key_from_text(os.fsencode(text), variable)
@@ -82,7 +82,8 @@ def _cipher(key: bytes) -> AESGCM:
     return AESGCM(key)
 
 
-def _read(file: str) -> bytes:
+def read_secret(file: str) -> bytes:
+    """Return what is in a key's file; raises `InvalidOption` where others may read it too."""
     try:
         with open(file, "rb") as stream:
             status, data = os.fstat(stream.fileno()), stream.read(MOST_KEY_FILE_BYTES)

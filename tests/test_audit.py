@@ -214,7 +214,7 @@ def test_a_record_that_could_not_be_verified_is_not_made(change: dict[str, Any])
 
 def test_a_record_of_too_much_is_not_made_and_the_largest_can_be_read() -> None:
     widest = ((-123456.78, -123456.78, 123456.78, 123456.78), 0.12345)
-    line = sealed(record_of(**{**WHOLE, "faces": [widest] * 9})).splitlines()[9]
+    line = sealed(record_of(**{**WHOLE, "faces": [widest] * 9})).splitlines()[10]
     assert line.startswith('   {"box":[-123456.78,')
     assert (len(line) + 1) * MOST_BOXES + 10_000 < MOST_BYTES
     many = {"faces": [FACE] * (MOST_BOXES - 5), "kept": [FACE] * 6, "verification": None}

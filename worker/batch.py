@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from unface.anonymize import MaskOptions, Picture, apply_masks
+from unface.audit import SigningKey
 from unface.engines.cascades import Serving
 from unface.engines.provenance import Provenance
 from unface.errors import EngineError, UnfaceError
@@ -35,9 +36,6 @@ from unface.worker.pipeline import (
     result_pixels,
 )
 from unface.worker.records import audit_record
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
 class Detector(Protocol):
@@ -129,7 +127,7 @@ class Batches:
         accepted: Accepted,
         codec_threads: int,
         answered: Answered,
-        audit_key: Ed25519PrivateKey | None = None,
+        audit_key: SigningKey | None = None,
     ) -> None:
         self._detector = detector
         self._accepted = accepted
@@ -287,12 +285,14 @@ class Batches:
             ticket.error = error
         if ticket.error is not None:
             ticket.response = None  # never a picture beside an error
-        self._answered(ticket)
-        # Now: giving 6 MB back takes a millisecond.
-        ticket.picture = ticket.faces = ticket.covered = ticket.verifier = None
-        with self._idle:
-            self._under_way -= 1
-            self._idle.notify_all()
+        try:
+            self._answered(ticket)
+        finally:
+            # Now: giving 6 MB back takes a millisecond.
+            ticket.picture = ticket.faces = ticket.covered = ticket.verifier = None
+            with self._idle:
+                self._under_way -= 1
+                self._idle.notify_all()
 
     def _describe(self, ticket: Ticket) -> None:
         """Complete the response; raises where there is none."""

@@ -75,7 +75,8 @@ class Verifier:
     ) -> None:
         check_verifiable(masks)
         self._verify, self._masks = verify, masks
-        self._keep = [*regions.keep, *(face.box for face in kept)]
+        # Where nothing was searched for, the caller's word is all there is of who stays clear.
+        self._keep = regions.keep if regions.cover_only else [face.box for face in kept]
         privacy = profile_options("privacy")
         # How the result is searched: for faces as small as were searched for before, or smaller.
         self.options = replace(privacy, min_face=min(privacy.min_face, options.min_face))

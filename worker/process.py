@@ -24,11 +24,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unface.anonymize import Limits
 from unface.anonymize.threads import limit_threads
-from unface.audit import read_signing_key
+from unface.audit import SigningKey, read_signing_key
 from unface.engines.cascades import Cascades
 from unface.engines.shelf import read_engine_key
 from unface.errors import EngineError, UnfaceError
@@ -41,9 +41,6 @@ from unface.worker.packets import Packet
 from unface.worker.pipeline import Accepted, options_of, request_from_bytes
 from unface.worker.settings import Settings
 from unface.worker.warmup import warm_up
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 Opener = Callable[[Settings], Detector]
 log = logging.getLogger("unface.worker")
@@ -130,7 +127,7 @@ class _Worker:
         link: _Link,
         settings: Settings,
         detector: Detector,
-        audit_key: Ed25519PrivateKey | None,
+        audit_key: SigningKey | None,
     ) -> None:
         self._link = link
         self._detector = detector

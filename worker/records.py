@@ -46,6 +46,9 @@ def audit_record(
     served = list(dict.fromkeys(filter(None, (detected, searched))))
     sources = [provenance(*pair) for pair in served]
     backend, precision = served[0] if served else ("", "")
+    # None where only some engines have one: what is listed must hold for all.
+    certified = all(source.certificates for source in sources)
+    certificates = [id for source in sources for id in source.certificates if certified]
     record = record_of(
         input=input,
         output=output,
@@ -61,7 +64,7 @@ def audit_record(
         backend=backend,
         precision=precision,
         engines=[vars(engine) for source in sources for engine in source.engines],
-        certificates=dict.fromkeys(id for source in sources for id in source.certificates),
+        certificates=dict.fromkeys(certificates),
         request_id=request_id,
     )
     return sealed(record, key)

@@ -179,8 +179,15 @@ def test_the_picture_may_lie_elsewhere(photos: Photos, tmp_path: Path) -> None:
             "result searched: 1 FACE LEFT",
         ),
         (
-            {"verification": {"clean": True, "rounds": 0, "residual": [FACE] * 2, "covered": []}},
-            "result searched: 2 FACES LEFT",
+            {
+                "verification": {
+                    "clean": True,
+                    "rounds": 1,
+                    "residual": [FACE] * 2,
+                    "covered": [FACE],
+                }
+            },
+            "1 more found in the result and covered, result searched: 2 FACES LEFT",
         ),
         (
             {

@@ -33,6 +33,7 @@ def source(precision: str, *certificates: str) -> Provenance:
 SOURCES = {
     ("native", "int8"): source("int8", "of int8"),
     ("native", "fp32"): source("fp32", "of fp32"),
+    ("native", "mixed"): source("mixed"),
     ("cuda", "fp16"): source("fp16", "of fp32", "of fp16"),
 }
 
@@ -150,6 +151,16 @@ def test_a_search_of_the_result_adds_its_engines_and_no_certificate_twice() -> N
     record = told(faces=gpu, verification=checked, searched=("native", "fp32"))
     assert [sha256(c).hexdigest() for c in (b"of fp32", b"of fp16")] == record["certificates"]
     assert engines(told(verification=checked, searched=("native", "int8"))) == ["int8"]
+
+
+def test_engines_without_a_certificate_do_not_hide_behind_those_that_have_one() -> None:
+    checked = Verification((), 0, ())
+    for detected, searched in (("mixed", "fp32"), ("fp32", "mixed")):
+        record = told(
+            faces=faces_at(precision=detected), verification=checked, searched=("native", searched)
+        )
+        assert engines(record) == [detected, searched]
+        assert record["certificates"] == []
 
 
 def test_where_only_places_were_covered_no_engine_is_named() -> None:
