@@ -1,6 +1,7 @@
 # The server for CPUs:
 #   docker build -t unface .
-#   docker run --rm --read-only -p 127.0.0.1:50051:50051 -e UNFACE_SERVE_INSECURE=true unface
+#   docker run --rm --read-only -p 127.0.0.1:50051:50051 -p 127.0.0.1:8080:8080 \
+#     -e UNFACE_SERVE_INSECURE=true unface
 # It listens on all addresses of the container, so it starts only with TLS and tokens, or told to be
 # insecure, where only this machine or a proxy reaches it. docs/deploy.md has the rest.
 
@@ -18,7 +19,7 @@ RUN pip --python /opt/unface/bin/python install --no-cache-dir -c deploy/constra
 
 FROM ${PYTHON}
 LABEL org.opencontainers.image.title="unface" \
-      org.opencontainers.image.description="Finds faces in pictures and removes them; gRPC" \
+      org.opencontainers.image.description="Finds faces in pictures and removes them; gRPC, REST, a page" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/unface /opt/unface
 ENV PATH=/opt/unface/bin:$PATH \
@@ -26,12 +27,14 @@ ENV PATH=/opt/unface/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     UNFACE_SERVE_HOST=0.0.0.0 \
     UNFACE_SERVE_PORT=50051 \
+    UNFACE_SERVE_HTTP_HOST=0.0.0.0 \
+    UNFACE_SERVE_HTTP_PORT=8080 \
     UNFACE_SERVE_METRICS_HOST=0.0.0.0 \
     UNFACE_SERVE_METRICS_PORT=9464
 # A number, so that Kubernetes sees that it is not root. It owns no file and needs no home.
 USER 65532:65532
 WORKDIR /
-EXPOSE 50051 9464
+EXPOSE 50051 8080 9464
 STOPSIGNAL SIGTERM
 # Ready: warm and not about to end. A bare socket: no library is loaded for it.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \

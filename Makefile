@@ -3,30 +3,35 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 50051
+HTTP_PORT ?= 8080
 PHOTO ?= docs/images/astronaut.jpg
 OUT ?= out
 PLANS ?= $(OUT)/tensorrt
 BIN = $(VENV)/bin
+DRIVER = tests/page/node_modules/.installed
 # CI's versions, pinned for the Python that CI has; another Python resolves its own.
 LOCK = $(shell $(PYTHON) -c 'import sys; print("-c deploy/constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
 SOURCES = mtcnn anonymize engines kernels gpu calibration quality worker web server api benchmarks tests
 
-.PHONY: help run stop test test-fast lint types format proto engines calibrate tune weights bench accuracy wheel clean
+.PHONY: help run stop test test-fast screenshots lint types format proto engines calibrate tune weights bench accuracy wheel clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: $(VENV)/.runtime  ## install, start the server, anonymize a picture (PHOTO=my.jpg) through it
-	@deploy/run.sh $(BIN) $(PORT) $(PHOTO) $(OUT)
+	@deploy/run.sh $(BIN) $(PORT) $(HTTP_PORT) $(PHOTO) $(OUT)
 
 stop:  ## stop the server that `make run` started
 	@deploy/stop.sh $(OUT)
 
-test: $(VENV)/.dev  ## install what the tests need and run all of them
+test: $(VENV)/.dev $(DRIVER)  ## install what the tests need and run all of them
 	$(BIN)/python -m pytest
 
-test-fast: $(VENV)/.dev  ## the tests that take seconds
+test-fast: $(VENV)/.dev $(DRIVER)  ## the tests that take seconds
 	$(BIN)/python -m pytest -m 'not slow'
+
+screenshots: $(VENV)/.dev $(DRIVER)  ## take the pictures of the page in docs/images anew
+	UNFACE_SCREENSHOTS=1 $(BIN)/python -m pytest -q tests/page/test_screenshots.py
 
 lint: $(VENV)/.dev types  ## style and types
 	$(BIN)/ruff check .
@@ -86,7 +91,7 @@ wheel: $(VENV)/.dev  ## build the wheel into dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:  ## remove what the commands made
-	rm -rf $(VENV) .bench .types build dist $(OUT) *.egg-info
+	rm -rf tests/page/node_modules $(VENV) .bench .types build dist $(OUT) *.egg-info
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -98,3 +103,8 @@ $(VENV)/.runtime: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml deploy/constraints.txt | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check $(LOCK) -e '.[engines,gpu,rtx,server,dev]'
 	@touch $@ $(VENV)/.runtime
+
+# What drives a browser in the tests of the page: they skip where it cannot be had.
+$(DRIVER): tests/page/package.json
+	@command -v node npm >/dev/null && npm install --prefix tests/page --no-package-lock --no-audit \
+		--no-fund --loglevel error && touch $@ || echo "npm cannot install tests/page: its tests skip"

@@ -30,7 +30,8 @@ TARGETS = {"start to SERVING": "< 1.5 s", "resident memory": "< 300 MB"}
 @contextmanager
 def server(threads: int) -> Iterator[tuple[subprocess.Popen[str], str, float]]:
     """Run a server; yields its process, its target, and how many seconds it took to serve."""
-    command = [sys.executable, "-m", "unface.server", "--port", "0", "--threads", str(threads)]
+    flags = ["--port", "0", "--http-port", "0", "--threads", str(threads)]
+    command = [sys.executable, "-m", "unface.server", *flags]
     begin = time.perf_counter()
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

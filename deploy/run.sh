@@ -1,7 +1,7 @@
 #!/bin/sh
 # Start the server on localhost, send it one picture, say how to go on. Called by `make run`.
 set -eu
-bin=$1 port=$2 photo=$3 out=$4
+bin=$1 port=$2 http_port=$3 photo=$4 out=$5
 here=$(dirname "$0")
 target="127.0.0.1:$port"
 
@@ -12,7 +12,8 @@ fi
 mkdir -p "$out"
 "$here/stop.sh" "$out" >/dev/null
 # A session of its own, so that it outlives this terminal until `make stop`.
-setsid "$bin/unface" serve --host 127.0.0.1 --port "$port" >"$out/server.log" 2>&1 </dev/null &
+setsid "$bin/unface" serve --host 127.0.0.1 --port "$port" \
+    --http-port "$http_port" >"$out/server.log" 2>&1 </dev/null &
 echo $! >"$out/server.pid"
 
 if ! "$bin/unface" info --server "$target" --wait 20 >/dev/null; then
@@ -25,7 +26,7 @@ fi
 cat <<END
 
 The picture without faces:  $out/$(basename "$photo")
-The server goes on at $target; its log is $out/server.log.
+The server goes on at $target, its page at http://localhost:$http_port; its log is $out/server.log.
 
   your own pictures    $bin/unface anonymize my-photos/ -o clean/ --server $target
   without a server     $bin/unface anonymize my-photos/ -o clean/

@@ -88,15 +88,17 @@ class Access(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no generi
         metadata = handler_call_details.invocation_metadata
         name = method.rpartition("/")[2]
         try:
-            CALLER.set(self._let_in(metadata, scope))
-            if (reason := self._early(name)) is not None:
-                raise reason
+            CALLER.set(self.caller(scope, metadata))
+            self.check_early(name)
         except Exception as error:  # noqa: BLE001 - the boundary: logged and told by status.py
             return self._refusing(error, name, metadata)
         return handler
 
-    def _let_in(self, metadata: Metadata, scope: str) -> Caller:
-        """Return who calls; raises `Unauthenticated` or `Forbidden`."""
+    def caller(self, scope: str, metadata: Metadata) -> Caller:
+        """Return who calls what needs a scope; the name may be empty.
+
+        Raises `Unauthenticated` or `Forbidden`.
+        """
         if self._tokens is None:
             caller = Caller("", self._everybody)
         else:
@@ -104,6 +106,11 @@ class Access(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no generi
         if scope != ANY_TOKEN and scope not in caller.scopes:
             raise Forbidden(_lack(scope, self._tokens is not None))
         return caller
+
+    def check_early(self, method: str) -> None:
+        """Raise what a call of a method, such as "Detect", is refused with at once, if it is."""
+        if (reason := self._early(method)) is not None:
+            raise reason
 
     def _refusing(self, error: Exception, method: str, metadata: Metadata) -> Handler:
         """Return a handler that ends the call without reading what was sent."""

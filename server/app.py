@@ -9,11 +9,14 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_reflection.v1alpha import reflection
 
+from unface.audit import read_signing_key
 from unface.errors import InvalidOption, UnfaceError
 from unface.server.access import Access
 from unface.server.admission import Admission
@@ -22,6 +25,7 @@ from unface.server.cards import Cards
 from unface.server.config import ServerConfig, address
 from unface.server.crew import PROGRAM, Crew
 from unface.server.health import ADMIN, HEALTH, SERVICE, Health
+from unface.server.listening import grpc_options, listen_for_grpc, listen_for_http
 from unface.server.logs import AccessLog, set_up_logging
 from unface.server.metrics import Metrics
 from unface.server.pipeline import Pipeline
@@ -30,24 +34,19 @@ from unface.server.quality import Quality
 from unface.server.record import Observer
 from unface.server.scheduler import Closed, Scheduler
 from unface.server.service import AdminService, UnfaceService
-from unface.server.tls import check_exposure, is_local, server_credentials
+from unface.server.tls import check_exposure, is_local, server_context
 from unface.server.tokens import Tokens
 from unface.server.trial import Trial
 from unface.v1 import unface_pb2 as pb
 from unface.v1.unface_pb2_grpc import add_AdminServicer_to_server
 
-# Beyond the largest picture: options, and a little more, so that a picture just too large gets
-# the codec's message instead of gRPC's.
-MESSAGE_HEADROOM = 1 << 20
-FRAME_BYTES = 4 << 20  # of HTTP/2; the usual 16 KiB cut a raw 1080p picture into 380
+if TYPE_CHECKING:
+    from unface.server.http import HttpServer
+
 LAST_WORDS_SECONDS = 0.5  # for what is answered but not yet sent, and for calls cut off
 GOODBYE_SECONDS = 0.1  # for calls on their way, and again for new ones to be told
 WATCH_SECONDS = 1.0  # between looks at workers that may hang
 CALLS_BESIDE = 256  # that only listen or ask: health, reflection, server info
-
-
-class CannotListen(UnfaceError):
-    """The address is taken, not allowed, or not of this machine."""
 
 
 def run(config: ServerConfig, program: Sequence[str] = PROGRAM) -> int:
@@ -57,6 +56,8 @@ def run(config: ServerConfig, program: Sequence[str] = PROGRAM) -> int:
     must not be served.
     """
     check_exposure(config)
+    if config.audit_key_file:
+        read_signing_key(config.audit_key_file)  # each worker reads it too, where errors come late
     quiet = "warning" if config.log_format == "text" else "info"
     set_up_logging(config.log_format, config.log_level or quiet)
     _set_resource_limits()
@@ -105,6 +106,7 @@ class _Server:
         )
         self._health = Health()
         self._heartbeat = Heartbeat()
+        self._http: HttpServer | None = None
         self._is_draining = self._is_closing = False
         self._background = Background()
 
@@ -121,22 +123,27 @@ class _Server:
             self._service = UnfaceService(
                 pipeline, self._admission, lambda: self._crew.info, quality.report
             )
-            self._grpc = self._grpc_server(pipeline)
-            port = _listen(self._grpc, config)
+            access = self._access(pipeline)
+            self._grpc = self._grpc_server(access)
+            port = listen_for_grpc(self._grpc, config)
+            page = self._listen_for_http(closing)
             probes = self._open_probes(closing)
             await self._health.update(self._crew.info, serving=False)
             await self._grpc.start()
             try:
-                await self._crew.open()
+                # While the workers warm up: FastAPI takes its time to load.
+                await asyncio.gather(self._crew.open(), self._open_http(page, pipeline, access))
                 _check_profile(config.trial_profile, self._crew.info)
                 self._background.start(self._heartbeat.beat())
                 self._background.start(self._watch_workers())
                 await self._health.update(self._crew.info, serving=True)
-                _announce(config, port, probes, self._crew.info)
+                _announce(config, port, page, probes, self._crew.info)
                 yield
             finally:
                 self._background.cancel()
                 self._scheduler.close()
+                if self._http is not None:
+                    await self._http.stop(0)
                 await self._crew.close()
                 stopping = asyncio.ensure_future(self._grpc.stop(None))
                 await asyncio.wait([stopping], timeout=LAST_WORDS_SECONDS)
@@ -157,6 +164,8 @@ class _Server:
         stopping = asyncio.create_task(self._grpc.stop(self._config.grace_seconds))
         self._service.streams.close()
         idle = asyncio.create_task(self._admission.idle())
+        if self._http is not None:
+            await self._http.stop(self._config.grace_seconds)
         await asyncio.wait([stopping, idle], return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()
         await asyncio.wait([stopping], timeout=LAST_WORDS_SECONDS)
@@ -192,13 +201,37 @@ class _Server:
                 observers.append(tracing.observe)
         return observers
 
-    def _grpc_server(self, pipeline: Pipeline) -> grpc.aio.Server:
+    def _access(self, pipeline: Pipeline) -> Access:
         config = self._config
         tokens = Tokens.from_config(config) if config.has_tokens else None
-        access = Access(tokens, is_local(config.host), self._early, pipeline.refused)
+        return Access(tokens, is_local(config.host), self._early, pipeline.refused)
+
+    def _listen_for_http(self, closing: ExitStack) -> socket.socket | None:
+        if self._config.http_port is None:
+            return None
+        listening = listen_for_http(self._config.http_host, self._config.http_port)
+        closing.callback(listening.close)
+        return listening
+
+    async def _open_http(
+        self, listening: socket.socket | None, pipeline: Pipeline, access: Access
+    ) -> None:
+        if listening is None:
+            return
+        config = self._config
+        http = await asyncio.to_thread(import_module, "unface.server.http")
+        rest = await asyncio.to_thread(import_module, "unface.server.rest")
+        door = rest.Rest(config, pipeline, access, lambda: self._crew.info)
+        self._http = http.HttpServer(
+            door, door.close, listening, server_context(config), config.queue_size + CALLS_BESIDE
+        )
+        self._http.start()
+
+    def _grpc_server(self, access: Access) -> grpc.aio.Server:
+        config = self._config
         server = grpc.aio.server(
             interceptors=[access],
-            options=_grpc_options(config),
+            options=grpc_options(config),
             maximum_concurrent_rpcs=config.queue_size + config.max_streams + CALLS_BESIDE,
         )
         self._service.add_to(server)
@@ -273,54 +306,22 @@ def _set_resource_limits() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _grpc_options(config: ServerConfig) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", config.max_message_bytes + MESSAGE_HEADROOM),
-        ("grpc.max_send_message_length", config.max_message_bytes + MESSAGE_HEADROOM),
-        ("grpc.http2.max_frame_size", FRAME_BYTES),
-        ("grpc.so_reuseport", 0),  # or a second server would share the port in silence
-        ("grpc.keepalive_time_ms", 60_000),  # finds clients that vanished without a word
-        ("grpc.keepalive_timeout_ms", 20_000),
-        # Clients may ping as often as every 10 s, also between calls.
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-    ]
-
-
-def _listen(server: grpc.aio.Server, config: ServerConfig) -> int:
-    """Bind the address and return the port."""
-    _check_address(config)
-    credentials = server_credentials(config)
-    try:
-        if credentials is None:
-            return server.add_insecure_port(config.address)
-        return server.add_secure_port(config.address, credentials)
-    except RuntimeError as error:
-        raise CannotListen(f"cannot listen on {config.address}: {error}") from error
-
-
-def _check_address(config: ServerConfig) -> None:
-    """Raise `CannotListen` in the system's words; gRPC's own are several lines."""
-    try:
-        found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(found[0], found[1]) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(found[4])
-    except OSError as error:
-        raise CannotListen(
-            f"cannot listen on {config.address}: {error.strerror or error}; "
-            "choose another host or port"
-        ) from error
-
-
 def _announce(
-    config: ServerConfig, port: int, probes: Probes | None, info: pb.GetServerInfoResponse
+    config: ServerConfig,
+    port: int,
+    page: socket.socket | None,
+    probes: Probes | None,
+    info: pb.GetServerInfoResponse,
 ) -> None:
     threads = f"{info.threads} thread{'s' if info.threads > 1 else ''}"
     where = info.device or (f"{config.workers} x {threads}" if config.workers > 1 else threads)
     if probes is not None:
         metrics = address(config.metrics_host, probes.port)
         print(f"unface metrics on http://{metrics}/metrics", file=sys.stderr, flush=True)
+    if page is not None:
+        where_page = address(config.http_host, page.getsockname()[1])
+        scheme = "https" if config.tls_certificate else "http"
+        print(f"unface page on {scheme}://{where_page}/", file=sys.stderr, flush=True)
     print(
         f"unface serving on {address(config.host, port)} "
         f"({info.backend} {info.precision}, {where})",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +26,7 @@ MAX_MESSAGE_BYTES = 1 << 30  # gRPC counts in 31 bits
 # Not UNFACE_: Kubernetes gives every container UNFACE_PORT where a service is called unface.
 PREFIX = "UNFACE_SERVE_"
 FILE_VARIABLE = PREFIX + "CONFIG"
-NONE = "none"  # in the environment or as a flag: takes back what the file says
+NONE = "none"  # as text: without it, whatever the default or the file says
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Bytes = Annotated[int, Field(ge=1024, le=1 << 50)]
@@ -34,8 +35,11 @@ Seconds = Annotated[float, Field(ge=0, le=3600)]
 Name = Annotated[str, Field(min_length=1)]
 File = Name  # its path; secrets are in files alone, so that every value here may be shown
 Format = Literal["jpeg", "png", "webp"]
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]")  # without a port
+_ORIGIN = re.compile(rf"https?://(?:{_HOST.pattern})(?::[0-9]{{1,5}})?")
 GROUPS = {  # by the first option of each
     "host": "where it listens",
+    "http_host": "http",
     "device": "engines",
     "workers": "workers and batches",
     "max_message_bytes": "limits",
@@ -62,6 +66,19 @@ class ServerConfig(BaseSettings):
     port: int = _option(50051, "port to listen on; 0 takes a free one", ge=0, le=65535)
     metrics_host: Name = _option("127.0.0.1", "address of /metrics, /healthz and /readyz")
     metrics_port: int | None = _option(None, "their port; default: none of them", ge=0, le=65535)
+
+    http_host: Name = _option("127.0.0.1", "address of the page and of REST")
+    http_port: int | None = _option(
+        8080, "their port; 0 takes a free one, none: neither of them", ge=0, le=65535
+    )
+    http_names: Annotated[tuple[Name, ...], NoDecode] = _option(
+        (), "names by which clients reach them, beside localhost and http_host"
+    )
+    http_origins: Annotated[tuple[Name, ...], NoDecode] = _option(
+        (), "other pages that may call them, such as https://photos.example (CORS)"
+    )
+    http_batch_bytes: Bytes = _option(512 << 20, "bytes of one POST /v1/batch, each way")
+    http_seconds: float = _option(60, "a picture must have come after so long", ge=1, le=3600)
 
     device: Literal["auto", "cpu", "gpu"] = _option(
         "auto", "auto: a GPU if there is one; gpu: warn without one; or cpu"
@@ -116,6 +133,9 @@ class ServerConfig(BaseSettings):
     jwt_jwks_file: File | None = _option(None, "or with one of these keys (RS256, ES256, EdDSA)")
     jwt_audience: Name = _option("unface", "audience that tokens must name")
     jwt_issuer: Name | None = _option(None, "issuer that tokens must name; default: any")
+    audit_key_file: File | None = _option(
+        None, "Ed25519 private key (PEM) that signs audit records; default: not signed"
+    )
 
     log_format: Literal["text", "json"] = _option("text", "text or json")
     log_level: Literal["debug", "info", "warning", "error"] | None = _option(
@@ -156,10 +176,26 @@ class ServerConfig(BaseSettings):
         """Take what the call says and nothing else: `load_config` looks elsewhere."""
         return (init_settings,)
 
-    @field_validator("formats", mode="before")
+    @field_validator("formats", "http_names", "http_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("http_names")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _HOST.fullmatch(name):
+                raise ValueError(f"{name} is no host name or address, such as faces.example")
+        return tuple(name.lower() for name in value)
+
+    @field_validator("http_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin} is no origin, such as https://photos.example")
+        return tuple(origin.lower() for origin in value)
 
     @model_validator(mode="after")
     def _fits_together(self) -> ServerConfig:
@@ -191,7 +227,10 @@ class ServerConfig(BaseSettings):
         for name, value in self:
             if name in GROUPS:
                 lines.append(f"\n# {GROUPS[name]}")
-            lines.append(f"# {name} =" if value is None else f"{name} = {to_toml_value(value)}")
+            if value is None and type(self).model_fields[name].default is None:
+                lines.append(f"# {name} =")
+            else:
+                lines.append(f"{name} = {to_toml_value(NONE if value is None else value)}")
         return "\n".join(lines).lstrip() + "\n"
 
 
@@ -199,11 +238,12 @@ def load_config(file: str | None = None, flags: Mapping[str, Any] | None = None)
     """Read the configuration: defaults, then a TOML file, the environment, and flags.
 
     Each overrides those before it. `file` None takes the one that `UNFACE_SERVE_CONFIG` names, if
-    any. In the environment a field is `UNFACE_SERVE_` and its name; there, "none" is None. Raises
+    any. In the environment a field is `UNFACE_SERVE_` and its name; as text, "none" is None. Raises
     `InvalidOption` naming the field, for an unknown key too, and for a file that cannot be read.
     """
     path = file or os.environ.get(FILE_VARIABLE)
     values = _read_toml(path) if path else {}
+    values = {name: None if value == NONE else value for name, value in values.items()}
     _check_environment()
     values |= EnvSettingsSource(ServerConfig)()
     return ServerConfig(**values | dict(flags or {}))
@@ -234,7 +274,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             flag,
             metavar=name.rsplit("_", 1)[-1].upper(),
-            help=f"{help} ({shown})" if shown is not None else help,
+            help=help if shown in (None, "") else f"{help} ({shown})",
         )
 
 

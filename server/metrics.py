@@ -26,7 +26,7 @@ METHODS = frozenset(
 )
 PICTURE_METHODS = frozenset({"Detect", "Anonymize", "DetectStream", "AnonymizeStream"})
 STATUSES = frozenset(code.name for code in grpc.StatusCode)
-REASONS = frozenset({"", INTERNAL_REASON, *(kind.__name__ for kind, _ in CODES)})
+REASONS = frozenset({"", INTERNAL_REASON, *(kind.__name__ for kind, *_ in CODES)})
 # Codes of requests that were let in. A refusal takes no time and would hide a slow server.
 TIMED = frozenset({"OK", "DEADLINE_EXCEEDED", "INTERNAL"})
 

@@ -22,6 +22,15 @@ from unface.server.crew import NotReloaded, WorkerLost
 from unface.server.jobs import WorkFailed
 from unface.server.reports import NotKept, NotStored
 from unface.server.scheduler import Closed, Expired
+from unface.web.problems import (
+    CrossSite,
+    Gone,
+    MethodNotAllowed,
+    Misdirected,
+    NotFound,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
 
 REASON_KEY = "unface-reason"  # trailing metadata: the finer word behind a status code
 RETRY_KEY = "grpc-retry-pushback-ms"  # gRFC A6
@@ -29,23 +38,32 @@ REQUEST_ID_KEY = "unface-request-id"
 INTERNAL_REASON = "Internal"
 MAX_MESSAGE = 500  # characters; HTTP/2 trailers hold 8 KiB, and a message may quote a client's text
 
-CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
-    (ImageTooLarge, grpc.StatusCode.INVALID_ARGUMENT),
-    (InvalidImage, grpc.StatusCode.INVALID_ARGUMENT),
-    (InvalidOption, grpc.StatusCode.INVALID_ARGUMENT),
-    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
-    (Forbidden, grpc.StatusCode.PERMISSION_DENIED),
-    (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (Expired, grpc.StatusCode.DEADLINE_EXCEEDED),
-    (Closed, grpc.StatusCode.UNAVAILABLE),
-    (WorkerLost, grpc.StatusCode.UNAVAILABLE),
-    (NotKept, grpc.StatusCode.FAILED_PRECONDITION),
-    (NotStored, grpc.StatusCode.UNAVAILABLE),
-    (NotReloaded, grpc.StatusCode.FAILED_PRECONDITION),
-    (SealError, grpc.StatusCode.INTERNAL),
-    (EngineError, grpc.StatusCode.INTERNAL),
+# The exception, the status of gRPC, and that of HTTP.
+CODES: tuple[tuple[type[Exception], grpc.StatusCode, int], ...] = (
+    (ImageTooLarge, grpc.StatusCode.INVALID_ARGUMENT, 413),
+    (InvalidImage, grpc.StatusCode.INVALID_ARGUMENT, 422),
+    (InvalidOption, grpc.StatusCode.INVALID_ARGUMENT, 400),
+    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED, 401),
+    (Forbidden, grpc.StatusCode.PERMISSION_DENIED, 403),
+    (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
+    (Expired, grpc.StatusCode.DEADLINE_EXCEEDED, 504),
+    (Closed, grpc.StatusCode.UNAVAILABLE, 503),
+    (WorkerLost, grpc.StatusCode.UNAVAILABLE, 503),
+    (NotKept, grpc.StatusCode.FAILED_PRECONDITION, 409),
+    (NotStored, grpc.StatusCode.UNAVAILABLE, 503),
+    (NotReloaded, grpc.StatusCode.FAILED_PRECONDITION, 409),
+    (SealError, grpc.StatusCode.INTERNAL, 500),
+    (EngineError, grpc.StatusCode.INTERNAL, 500),
+    # What only HTTP can do wrong; the codes are for the log and the metrics.
+    (NotFound, grpc.StatusCode.NOT_FOUND, 404),
+    (MethodNotAllowed, grpc.StatusCode.UNIMPLEMENTED, 405),
+    (RequestTimeout, grpc.StatusCode.CANCELLED, 408),
+    (Gone, grpc.StatusCode.NOT_FOUND, 410),
+    (UnsupportedMediaType, grpc.StatusCode.INVALID_ARGUMENT, 415),
+    (Misdirected, grpc.StatusCode.PERMISSION_DENIED, 421),
+    (CrossSite, grpc.StatusCode.PERMISSION_DENIED, 403),
 )
-_BY_NAME = {kind.__name__: code for kind, code in CODES}  # of what workers raise
+_BY_NAME = {kind.__name__: (code, status) for kind, code, status in CODES}  # of what workers raise
 
 _log = logging.getLogger("unface.server")
 
@@ -57,6 +75,7 @@ class Failure:
     code: grpc.StatusCode
     message: str
     reason: str
+    http: int  # status code
     retry_ms: int | None = None  # when to come again
 
     @property
@@ -77,15 +96,15 @@ def failure_from_exception(error: Exception, request_id: str = "") -> Failure:
     request's id, and the client is told that id and nothing else.
     """
     if isinstance(error, WorkFailed):  # its worker has logged it where that is called for
-        if code := _BY_NAME.get(error.kind):
-            return Failure(code, _shortened(str(error)), error.kind)
+        if known := _BY_NAME.get(error.kind):
+            return Failure(known[0], _shortened(str(error)), error.kind, known[1])
         return _defect(request_id)
-    for kind, code in CODES:
+    for kind, code, status in CODES:
         if isinstance(error, kind):
             if code is grpc.StatusCode.INTERNAL:
                 _log.error("request failed", exc_info=error)
             retry_ms = error.retry_ms if isinstance(error, Overloaded) else None
-            return Failure(code, _shortened(str(error)), type(error).__name__, retry_ms)
+            return Failure(code, _shortened(str(error)), type(error).__name__, status, retry_ms)
     request_id = request_id or uuid.uuid4().hex[:16]
     _log.error("request %s failed", request_id, exc_info=error)
     return _defect(request_id)
@@ -93,7 +112,7 @@ def failure_from_exception(error: Exception, request_id: str = "") -> Failure:
 
 def _defect(request_id: str) -> Failure:
     message = f"internal error; the server's log has it as request {request_id}"
-    return Failure(grpc.StatusCode.INTERNAL, message, INTERNAL_REASON)
+    return Failure(grpc.StatusCode.INTERNAL, message, INTERNAL_REASON, 500)
 
 
 def _shortened(message: str) -> str:

@@ -48,6 +48,24 @@ def server_credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
     )
 
 
+def server_context(config: ServerConfig) -> ssl.SSLContext | None:
+    """Return the same for HTTP, or None; the rules of `server_credentials` hold here too."""
+    certificate, key, client_ca = config.tls_certificate, config.tls_key, config.tls_client_ca
+    if certificate is None or key is None:
+        return None
+    found = Rotated(
+        lambda: _context(certificate, key, client_ca),
+        *filter(None, (certificate, key, client_ca)),
+    )
+    first = found.current
+
+    def choose(end: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        end.context = found.current
+
+    first.sni_callback = choose  # called for every connection, also one that names no server
+    return first
+
+
 def check_exposure(config: ServerConfig) -> None:
     """Raise `InvalidOption` where other machines would be served without TLS and authentication.
 
@@ -55,13 +73,19 @@ def check_exposure(config: ServerConfig) -> None:
     metrics' address is not looked at: it tells figures, never pixels or names.
     """
     has_callers = config.has_tokens or config.tls_client_ca is not None
-    if config.insecure or is_local(config.host) or (config.tls_certificate and has_callers):
+    if config.insecure or (config.tls_certificate and has_callers):
         return
-    raise InvalidOption(
-        f"host {config.host} serves other machines, which needs TLS (tls_certificate and tls_key) "
-        "and callers who say who they are (jwt_secret_file, jwt_jwks_file or tls_client_ca); or "
-        "listen on 127.0.0.1, or set insecure where something else protects the server"
-    )
+    hosts = {"host": config.host}
+    if config.http_port is not None:
+        hosts["http_host"] = config.http_host
+    for option, host in hosts.items():
+        if not is_local(host):
+            raise InvalidOption(
+                f"{option} {host} serves other machines, which needs TLS (tls_certificate and "
+                "tls_key) and callers who say who they are (jwt_secret_file, jwt_jwks_file or "
+                "tls_client_ca); or listen on 127.0.0.1, or set insecure where something else "
+                "protects the server"
+            )
 
 
 def is_local(host: str) -> bool:
@@ -94,6 +118,25 @@ def _read(certificate: str, key: str, client_ca: str | None) -> grpc.ServerCerti
         roots = read_file("tls_client_ca", client_ca)
         _certificates("tls_client_ca", client_ca, roots)
     return grpc.ssl_server_certificate_configuration([(secret, chain)], roots)
+
+
+def _context(certificate: str, key: str, client_ca: str | None) -> ssl.SSLContext:
+    """Return what serves HTTP with these files; raises `InvalidOption` as `_read` does."""
+    _read(certificate, key, client_ca)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_STRENGTH)
+    context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 0  # who comes again shows its certificate again
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+        if client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(client_ca)
+    except (OSError, ssl.SSLError) as error:  # it has just changed
+        raise InvalidOption(f"tls_certificate: {certificate} cannot be read: {error}") from error
+    return context
 
 
 def _certificates(option: str, path: str, content: bytes) -> list[str]:

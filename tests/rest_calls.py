@@ -68,7 +68,9 @@ def ask(
         connection.close()
 
 
-def post(url: str, path: str, body: bytes, headers: Mapping[str, str] | None = None, **query: str) -> Answer:
+def post(
+    url: str, path: str, body: bytes, headers: Mapping[str, str] | None = None, **query: str
+) -> Answer:
     """POST a picture, or whatever the headers say."""
     return ask(url, "POST", path, body, {"content-type": "image/jpeg", **(headers or {})}, **query)
 
@@ -131,7 +133,9 @@ def read_answer(connection: socket.socket) -> Answer:
 
 def head(url: str, verb: str, path: str, *lines: str) -> bytes:
     """Return the head of a request with a Host header and these lines."""
-    return "\r\n".join([f"{verb} {path} HTTP/1.1", f"Host: {urlsplit(url).netloc}", *lines, "", ""]).encode()
+    return "\r\n".join(
+        [f"{verb} {path} HTTP/1.1", f"Host: {urlsplit(url).netloc}", *lines, "", ""]
+    ).encode()
 
 
 def as_file(content: bytes) -> BytesIO:

@@ -1,1 +1,1 @@
-"""What HTTP needs and does not know of the server: forms, options, answers as JSON, ZIP, the page."""
+"""What HTTP needs and does not know of the server: forms, options, JSON, ZIP, the page."""

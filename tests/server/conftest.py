@@ -1,9 +1,11 @@
 from collections.abc import Iterator
+from io import BytesIO
 
 import grpc
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from serving import ServerProcess, serving
 from skimage.data import astronaut as nasa_astronaut
 
@@ -35,3 +37,20 @@ def stub(channel: grpc.Channel) -> UnfaceStub:
 def astronaut() -> NDArray[np.uint8]:
     """Return uint8 `[512, 512, 3]` with one face, around (178, 64)-(265, 173)."""
     return np.asarray(nasa_astronaut())
+
+
+@pytest.fixture(scope="session")
+def door() -> Iterator[ServerProcess]:
+    """One server that speaks HTTP too, for all tests that leave it as it was."""
+    with serving("--http-port", "0", "--metrics-port", "0") as running:
+        yield running
+        assert running.terminate() == 0
+        assert "Traceback" not in running.log, running.log
+
+
+@pytest.fixture(scope="session")
+def photo(astronaut: NDArray[np.uint8]) -> bytes:
+    """Return a JPEG file with one face."""
+    file = BytesIO()
+    Image.fromarray(astronaut).save(file, "JPEG", quality=90)
+    return file.getvalue()

@@ -41,6 +41,7 @@ CANDIDATES: tuple[Any, ...] = (
     *(True, False, 3, 4, 5, 2048, 4096, 8192, 0.25, 0.5, 0.75, 1.5, 2.5, 3.5),
     *("cpu", "gpu", "json", "text", "debug", "error", "a.b", "c d", "é"),
     *(("png",), ("webp", "jpeg"), ("jpeg",)),
+    *(("https://a.example",), ("http://b.example:8080", "https://[::1]"), ("http://c",)),
 )
 
 
@@ -254,6 +255,9 @@ REFUSED = [
     *[("drain_seconds", -1), ("grace_seconds", -1), ("grace_seconds", 3601)],
     *[("quality_days", 0), ("trial_share", 0), ("trial_share", 1.1), ("jwt_audience", "")],
     *[("workers", "many"), ("workers", 1.5), ("insecure", "perhaps")],
+    *[("http_port", 65536), ("http_batch_bytes", 1), ("http_seconds", 0.5), ("http_host", "")],
+    *[("http_names", name) for name in ("*", "a b", "http://a", "a:8080", "a/b", "[a]")],
+    *[("http_origins", page) for page in ("*", "null", "a.example", "https://a/", "ftp://a")],
 ]
 
 
@@ -300,6 +304,7 @@ configurations = st.builds(
     host=words,
     port=st.integers(0, 65535),
     metrics_port=st.none() | st.integers(0, 65535),
+    http_port=st.none() | st.integers(0, 65535),
     device=st.sampled_from(["auto", "cpu", "gpu"]),
     engines=words,
     engine_key_file=st.none() | words,
@@ -326,6 +331,13 @@ def test_the_toml_names_every_option_in_its_group_and_those_that_are_not_set() -
     assert re.findall(r"^(?:# )?(\w+) =", text, re.M) == list(FIELDS)
     assert re.findall(r"^# ([a-z ]+)$", text, re.M) == list(GROUPS.values())
     assert "# metrics_port =\n" in text
+
+
+def test_none_is_a_word_in_the_file_where_the_default_is_something_else(tmp_path: Path) -> None:
+    file = write(tmp_path, http_port="none")
+    assert load_config(file).http_port is None
+    assert 'http_port = "none"\n' in load_config(file).to_toml()
+    assert load_config(file, {"http_port": 1}).http_port == 1
 
 
 # --- what it says of itself -----------------------------------------------------------------------
