@@ -37,6 +37,11 @@ class File:
         """What changes with it (RFC 9110, 8.8.3)."""
         return f'"{sha256(self.content).hexdigest()[:32]}"'
 
+    @property
+    def etag_zipped(self) -> str:
+        """The same for its compressed form: another form is another tag."""
+        return f'{self.etag[:-1]}-gzip"'
+
 
 def read_files(folder: Path = FOLDER) -> dict[str, File]:
     """Return the files of the page by name; those of other kinds than `TYPES` are left out."""

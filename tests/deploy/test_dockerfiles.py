@@ -136,6 +136,8 @@ def test_it_serves_read_only_without_a_home_and_its_health_is_seen(
             monkeypatch.setenv(key, value)
     monkeypatch.setenv(PREFIX + "HOST", "127.0.0.1")
     monkeypatch.setenv(PREFIX + "PORT", "0")
+    monkeypatch.setenv(PREFIX + "HTTP_HOST", "127.0.0.1")
+    monkeypatch.setenv(PREFIX + "HTTP_PORT", "0")
     monkeypatch.setenv(PREFIX + "METRICS_PORT", str(port))
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.chdir("/")
