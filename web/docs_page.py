@@ -12,6 +12,7 @@ HEAD = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>unface REST</title>
+<link rel="icon" href="/page/icon.svg">
 <link rel="stylesheet" href="/page/docs.css">
 </head>
 <body>
