@@ -1,7 +1,8 @@
-"""The gRPC server: `python -m unface.server`, or `unface.server.app.run(load_config())`.
+"""The server, gRPC and HTTP: `python -m unface.server`, or `unface.server.app.run(load_config())`.
 
     config     what an operator may choose: a file, the environment, flags
     app        wires everything: workers, services, health, signals
+    listening  addresses, bound before anything is started
 
   the way of a request
     access     who may call what, before a request is read
@@ -18,7 +19,14 @@
     jobs       one picture to be worked on
     crew       the worker processes: started, watched, replaced, exchanged
     background coroutines that nobody waits for
-    status     the one table from errors to gRPC status codes
+    status     the one table from errors to the status codes of gRPC and HTTP
+
+  the way of an HTTP request, which then goes through the pipeline
+    http       uvicorn's life: TLS, connections, their end
+    guard      whose page asks, by which name; what every answer carries
+    rest       the routes
+    exchange   one request: what it asks for, and how the pipeline is asked
+    batches    many pictures: ZIPs
 
   what it tells
     record     what is known of a request once it is over

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Collection
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -196,11 +195,6 @@ def host_name(host: str) -> str:
 def has_body(headers: Headers) -> bool:
     """Say whether a request has a body (RFC 9112, 6)."""
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-
-
-def allows(names: Collection[str]) -> dict[str, str]:
-    """Return the header that names the methods a path takes."""
-    return {"allow": ", ".join(sorted(names))}
 
 
 def _own_address(scope: Scope) -> str:

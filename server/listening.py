@@ -63,7 +63,8 @@ def _bound(host: str, port: int, remedy: str) -> socket.socket:
     """Return a socket bound to an address, or say in the system's words why there is none."""
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(found[0], found[1])
+        # With its protocol: asyncio sets TCP_NODELAY only where that is said.
+        bound = socket.socket(*found[:3])
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(found[4])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request
@@ -81,10 +81,11 @@ class Rest:
         self._add(app, "POST", "/v1/anonymize", "Anonymize", "anonymize", self._anonymize)
         batches, archive = self._batches, "/v1/archives/{id}"
         self._add(app, "POST", "/v1/batch", "Anonymize", "anonymize", batches.batch)
-        self._add(app, "POST", "/v1/archives", "Anonymize", "anonymize", batches.open)
-        self._add(app, "GET", archive, "Anonymize", ANYBODY, batches.download)
+        # Opening one, downloading and closing it need no place in the queue.
+        self._add(app, "POST", "/v1/archives", "Archive", "anonymize", batches.open)
+        self._add(app, "GET", archive, "Archive", ANYBODY, batches.download)
         self._add(app, "POST", archive + "/files", "Anonymize", "anonymize", batches.add)
-        self._add(app, "POST", archive + "/close", "Anonymize", "anonymize", batches.close)
+        self._add(app, "POST", archive + "/close", "Archive", "anonymize", batches.close)
         reasons = [*((kind.__name__, http) for kind, _, http in CODES), (INTERNAL_REASON, 500)]
         document = completed(app.openapi(), reasons)
         files = {f"/page/{name}": file for name, file in read_files().items()}
@@ -174,18 +175,16 @@ class Rest:
         """Tell in our own words of a path or method that there is not."""
         assert isinstance(error, HTTPException)  # noqa: S101
         if error.status_code == 405:
-            allowed = dict(error.headers or {})
-            methods = allowed.get("Allow", "")
-            return self._missing(
-                request, MethodNotAllowed(f"this path takes {methods} alone"), allowed
-            )
+            allowed = ", ".join(sorted((error.headers or {})["Allow"].split(", ")))
+            wrong = MethodNotAllowed(f"this path takes {allowed} alone")
+            return self._missing(request, wrong, {"allow": allowed})
         return self._missing(request, NotFound("there is nothing at this path; see /v1/docs"))
 
     def _missing(
-        self, request: Request, error: Exception, headers: Mapping[str, str] | None = None
+        self, request: Request, error: Exception, headers: dict[str, str] | None = None
     ) -> Response:
         number = request.scope["state"]["request_id"]
-        return told(failure_from_exception(error, number), number, dict(headers or {}))
+        return told(failure_from_exception(error, number), number, headers)
 
 
 def _file(file: File) -> Callable[..., Awaitable[Response]]:

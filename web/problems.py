@@ -15,9 +15,7 @@ class NotFound(UnfaceError):
 
 
 class MethodNotAllowed(UnfaceError):
-    """The path takes other methods; `allow` names them."""
-
-    allow = ""
+    """The path takes other methods."""
 
 
 class Gone(UnfaceError):

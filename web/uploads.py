@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from asyncio import TimeoutError as WaitedTooLong  # the built-in one from Python 3.11 on
 from asyncio import wait_for
@@ -21,6 +22,9 @@ MAX_PART_HEADER = 8 << 10  # bytes of one
 MAX_FIELD = 1 << 20  # bytes of a field of text; options say less
 RETRY_MS = 1000
 FORM = "multipart/form-data"
+
+# It warns of every form that it cannot read, and quotes it.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 

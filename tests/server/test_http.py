@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import subprocess
 import sys
@@ -63,6 +64,14 @@ def test_without_a_port_nothing_of_http_is_there() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 
+def test_http_needs_nothing_that_looks_at_pixels() -> None:
+    heavy = "{'numpy', 'cv2', 'PIL', 'jwt', 'cryptography', 'torch'}"
+    code = (
+        f"import sys, unface.server.rest, unface.server.http; print({heavy} & sys.modules.keys())"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
+
+
 def test_a_port_that_is_taken_is_said_in_one_line(door: ServerProcess) -> None:
     port = door.http.rpartition(":")[2]
     with started("-m", "unface.server", "--port", "0", "--http-port", port) as second:
@@ -71,6 +80,12 @@ def test_a_port_that_is_taken_is_said_in_one_line(door: ServerProcess) -> None:
     assert line.startswith(f"unface: cannot listen on 127.0.0.1:{port}: Address already in use; ")
     assert "http_port" in line
     assert "--http-port none" in line
+
+
+def test_small_answers_do_not_wait_for_acknowledgements() -> None:
+    """asyncio sets TCP_NODELAY on what a socket accepts only where that says it is TCP."""
+    with listen_for_http("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 def test_it_listens_on_ipv6_too(photo: bytes) -> None:

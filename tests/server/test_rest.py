@@ -296,7 +296,7 @@ def test_a_defect_is_told_by_its_id_alone_and_others_are_unharmed() -> None:
 
 
 def test_where_there_is_no_room_one_is_told_when_to_come_again() -> None:
-    flags = ("--http-port", "0", "--slow", "2", "--queue-size", "1", "--workers", "1")
+    flags = ("--http-port", "0", "--slow", "1", "--queue-size", "1", "--workers", "1")
     with (
         serving_oddly(*flags, "--batch-size", "1") as server,
         ThreadPoolExecutor(9) as threads,

@@ -38,7 +38,7 @@ MAGIC = b"\x89PNG\r\n\x1a\n"
 @pytest.fixture(scope="module")
 def strict() -> Iterator[ServerProcess]:
     """A server with low limits."""
-    limits = ("--max-message-bytes", str(MOST), "--max-pixels", "1000000", "--http-seconds", "1")
+    limits = ("--max-message-bytes", str(MOST), "--max-pixels", "1000000", "--http-seconds", "2")
     with serving("--http-port", "0", *limits, "--metrics-port", "0") as running:
         yield running
         assert running.terminate() == 0

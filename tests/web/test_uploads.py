@@ -100,6 +100,13 @@ def test_what_is_no_form_or_one_of_too_much_is_refused(whole: bytes, message: st
         parts(whole)
 
 
+def test_what_is_no_form_is_not_quoted_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    for whole in (b"SECRET", form(b"SECRET"), form(file(b"x", more="X" * 9000))):
+        with pytest.raises(InvalidOption):
+            parts(whole)
+    assert caplog.text == ""
+
+
 def test_one_file_is_said_to_be_one() -> None:
     with pytest.raises(InvalidOption, match="more than one file in `image`"):
         parts(form(file(b"x"), file(b"y")), files=1)
