@@ -6,6 +6,7 @@ import asyncio
 import gzip
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
@@ -36,6 +37,8 @@ from unface.web.problems import MethodNotAllowed, NotFound
 from unface.web.responses import Pieces, cut, json_response
 from unface.web.uploads import ClientLeft, Held
 
+# FastAPI's own would tell whoever OpenTelemetry's variables name of paths, queries and errors.
+SILENT: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 MEDIA_TYPES = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 Work = Callable[[Exchange], Awaitable["Response | Failure"]]
 
@@ -74,6 +77,7 @@ class Rest:
             docs_url=None,
             redoc_url=None,
             redirect_slashes=False,
+            telemetry=SILENT,
             exception_handlers={HTTPException: self._no_route},
         )
         self._add(app, "GET", "/v1/info", "GetServerInfo", ANY_TOKEN, self._get_info)

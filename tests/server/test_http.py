@@ -266,6 +266,44 @@ def test_nothing_is_written_to_any_disk(photo: bytes) -> None:
         assert "Traceback" not in server.log
 
 
+TRACED = """
+import asyncio
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+exporter = InMemorySpanExporter()
+trace.set_tracer_provider(TracerProvider())
+trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(exporter))
+
+from unface.server.access import Access
+from unface.server.config import ServerConfig
+from unface.server.rest import Rest
+from unface.v1 import unface_pb2 as pb
+
+async def receive():
+    return {"type": "http.request"}
+
+async def send(message):
+    print(message.get("status", ""))
+
+rest = Rest(ServerConfig(), None, Access(None, False), pb.GetServerInfoResponse)
+headers = [(b"host", b"localhost")]
+scope = {"type": "http", "method": "GET", "path": "/v1/info", "query_string": b"name=SECRET",
+         "headers": headers, "scheme": "http", "state": {"certified": ""}}
+asyncio.run(rest(scope, receive, send))
+print(len(exporter.get_finished_spans()))
+"""
+
+
+def test_no_library_tells_others_of_requests() -> None:
+    """FastAPI would, where OpenTelemetry is set up for what unface itself tells."""
+    pytest.importorskip("opentelemetry.sdk")
+    printed = subprocess.check_output([sys.executable, "-c", TRACED], text=True)
+    assert printed.split() == ["200", "0"]
+
+
 # --- connections ----------------------------------------------------------------------------------
 
 
