@@ -30,7 +30,7 @@ def see_everything(metrics: Metrics) -> None:
     for code, reason in (("RESOURCE_EXHAUSTED", "Overloaded"), ("INTERNAL", "Internal")):
         metrics.observe(refused(code=code, reason=reason))
     metrics.observe(refused(code="UNAUTHENTICATED", reason="Unauthenticated"))
-    metrics.observe(answered(steps_ms={"mask": 1.0}))
+    metrics.observe(answered(steps_ms={"mask": 1.0, "verify": 9.0}))
     metrics.batched(4)
     metrics.worker_lost()
     metrics.reloaded(passed=True)
