@@ -90,7 +90,7 @@ class Metrics:
         )
         steps = histogram(
             "step_seconds",
-            "Time in one step; pnet, rnet, onet are parts of detect; verify searches results again.",
+            "Time in one step; pnet, rnet, onet are parts of detect; verify searches anew.",
             SECONDS,
             "step",
         )

@@ -50,7 +50,8 @@ DOCUMENTS = {
     ),
     # RFC 8785, section 3.2.3
     r"""{"\u20ac": "Euro Sign", "\r": "Carriage Return",
-         "\ufb33": "Hebrew Letter Dalet With Dagesh", "1": "One", "\ud83d\ude00": "Emoji: Grinning Face",
+         "\ufb33": "Hebrew Letter Dalet With Dagesh", "1": "One",
+         "\ud83d\ude00": "Emoji: Grinning Face",
          "\u0080": "Control",
          "\u00f6": "Latin Small Letter O With Diaeresis"}""": (
         r'{"\r":"Carriage Return","1":"One","'
