@@ -20,6 +20,7 @@ from benchmarks.serving_figures import Section, busy_cores, keep, record, show
 RESULTS = Path(__file__).parent / "results" / "serving.json"
 SECTIONS = {
     "overhead": "serving_speed",
+    "rest": "serving_rest",
     "throughput": "serving_speed",
     "batching": "serving_speed",
     "overload": "serving_overload",
