@@ -18,8 +18,8 @@ SOURCES = mtcnn anonymize engines kernels gpu calibration quality worker web ser
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-run: $(VENV)/.runtime  ## install, start the server, anonymize a picture (PHOTO=my.jpg) through it
-	@deploy/run.sh $(BIN) $(PORT) $(HTTP_PORT) $(PHOTO) $(OUT)
+run: $(VENV)/.runtime  ## install, start the server, anonymize a picture (PHOTO=my.jpg) through it (PORT=, HTTP_PORT=)
+	@deploy/run.sh $(BIN) $(PORT) $(HTTP_PORT) "$(PHOTO)" "$(OUT)"
 
 stop:  ## stop the server that `make run` started
 	@deploy/stop.sh $(OUT)

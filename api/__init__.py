@@ -6,7 +6,8 @@
     clean = unface.anonymize(image)          # the same picture without faces
     client = unface.Client("localhost:50051")  # the same two calls against a server, or AsyncClient
 
-Everything loads when first used, so that `import unface` is quick.
+`unface.Local` has the calls of `Client`, done in this process. Everything loads when first used, so
+that `import unface` is quick.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from unface.client import Client
     from unface.detector import Detector
     from unface.gpu.arrays import CudaArray, DeviceImage
+    from unface.local import Local
     from unface.mtcnn.faces import Face, Faces
     from unface.mtcnn.network import UInt8Array
     from unface.mtcnn.options import DetectOptions
@@ -49,9 +51,19 @@ _HOMES = {
     "DetectOptions": "unface.mtcnn.options",
     "Face": "unface.mtcnn.faces",
     "Faces": "unface.mtcnn.faces",
+    "Local": "unface.local",
 }
 
-__all__ = ["AsyncClient", "Client", "DetectOptions", "Detector", "Face", "Faces", "anonymize"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "DetectOptions",
+    "Detector",
+    "Face",
+    "Faces",
+    "Local",
+    "anonymize",
+]
 
 
 class _CallableRoom(ModuleType):

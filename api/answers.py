@@ -43,6 +43,7 @@ class ServerInfo:
     profiles: dict[str, DetectOptions]
     device: str  # name of the GPU that computes; empty: the CPU does
     device_reason: str  # why no GPU does
+    audit_signed: bool  # whether audit records are signed
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def info_from_answer(response: pb.GetServerInfoResponse) -> ServerInfo:
         },
         device=response.device,
         device_reason=response.device_reason,
+        audit_signed=response.audit_signed,
     )
 
 

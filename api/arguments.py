@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict, TypeGuard, TypeVar
 
@@ -68,7 +68,8 @@ REGION_ARGUMENTS = ("keep", "cover", "cover_only")
 class Anonymized(Generic[AnyImage]):
     """A picture whose faces are covered, and those faces."""
 
-    image: AnyImage  # an array for an array, on the GPU for one there; bytes of a file for a file
+    # An array for an array, on the GPU for one there; bytes of a file for a file.
+    image: AnyImage = field(repr=False)
     faces: Faces  # that were covered
     kept: Faces  # that were left clear, as `keep` said
     verification: Verification | None = None  # what a search of the result found, if there was one

@@ -210,6 +210,8 @@ def _summary(record: Mapping[str, Any]) -> str:
     parts = [f"{_count(faces, 'face')} {covered}"]
     if record["kept"]:
         parts.append(f"{len(record['kept'])} left clear")
+    elif record["keep"] and record["verification"] is None and record["detection"] is None:
+        parts.append(f"{len(record['keep'])} to be left clear as told")
     if record["cover"]:
         parts.append(f"{_count(len(record['cover']), 'place')} covered as told")
     if record["detection"] is None:

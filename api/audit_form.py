@@ -170,6 +170,7 @@ _RECORD: dict[str, Form] = {
     "detection": (_DETECTION,),
     "faces": [_FACE],
     "kept": [_FACE],
+    "keep": [_is_box],
     "cover": [_is_box],
     "mask": _is_object,  # its fields hang on the method
     "verification": (_VERIFICATION,),

@@ -17,7 +17,14 @@ from tqdm import tqdm
 
 from unface.arguments import REGION_ARGUMENTS, Anonymized, DetectArguments
 from unface.errors import InvalidImage, InvalidOption, ServerError, UnfaceError
-from unface.folders import Found, check_target, find_pictures, output_path, write_whole
+from unface.folders import (
+    Found,
+    check_target,
+    find_pictures,
+    named_format,
+    output_path,
+    write_whole,
+)
 from unface.mtcnn.faces import LANDMARK_NAMES, Face, Faces
 
 if TYPE_CHECKING:
@@ -43,6 +50,7 @@ class Outcome(NamedTuple):
 
     faces: Faces  # found, or covered
     covered: Anonymized[bytes] | None = None
+    to_keep: int = 0  # boxes that were to leave a face clear
 
     @property
     def residual(self) -> Sequence[Face]:
@@ -72,6 +80,10 @@ def detect_pictures(arguments: argparse.Namespace) -> int:
 def anonymize_pictures(arguments: argparse.Namespace) -> int:
     """Write every picture without its faces; returns the exit code."""
     options = _said(arguments, (*DetectArguments.__annotations__, *MASK_AND_OUTPUT))
+    if arguments.verify_rounds is not None:
+        options["verify"] = arguments.verify_rounds
+    if options.get("cover_only") and not options.get("cover"):
+        raise InvalidOption("--cover-only covers nothing without --cover")
     out: Path | None = arguments.out
     if options.get("format") and out is None:
         raise InvalidOption("--format needs -o: a picture overwritten in place keeps its format")
@@ -81,6 +93,9 @@ def anonymize_pictures(arguments: argparse.Namespace) -> int:
     single = len(arguments.paths) == 1 and not arguments.paths[0].is_dir()
     if not single and out is not None and out.exists() and not out.is_dir():
         raise InvalidOption(f"{out} is a file; several pictures need a folder")
+    named = named_format(out) if single and out is not None else None
+    if named and options.setdefault("format", named) != named:
+        raise InvalidOption(f"{out} is no name for {options['format']}; it says {named}")
     written: dict[Path, Path] = {}
 
     def job(found: Found) -> Job:
@@ -102,7 +117,8 @@ def anonymize_pictures(arguments: argparse.Namespace) -> int:
         if options.get("audit"):
             write_whole(result.audit_record.encode(), record)
         written[target] = found.path
-        return Outcome(result.faces, result)
+        to_keep = 0 if options.get("cover_only") else len(options.get("keep", ()))
+        return Outcome(result.faces, result, to_keep)
 
     return _each(arguments, [job(found) for found in pictures], work, verb="anonymized")
 
@@ -282,7 +298,11 @@ def _report(found: Found, outcome: Outcome, as_json: bool) -> None:
         tqdm.write(outcome_to_json(str(found.path), outcome), file=sys.stdout)
     else:
         count = f"{len(faces)} face{'s' if len(faces) != 1 else ''}"
-        lines = [f"{found.path}  {faces.width} x {faces.height}  {count}"]
+        searched = covered and covered.verification and not covered.verification.residual
+        lines = [
+            f"{found.path}  {faces.width} x {faces.height}  {count}"
+            + ("  result searched: no face" if searched else "")
+        ]
         lines += map(_describe, faces)
         if covered:
             lines += [f"{_describe(face)}  left clear" for face in covered.kept]
@@ -292,6 +312,9 @@ def _report(found: Found, outcome: Outcome, as_json: bool) -> None:
                 for face in covered.verification.covered
             ]
         tqdm.write("\n".join(lines), file=sys.stdout)
+    if covered and len(covered.kept) < outcome.to_keep:
+        missed = outcome.to_keep - len(covered.kept)
+        tqdm.write(f"{found.path}: {missed} of --keep met no face", file=sys.stderr)
     for face in outcome.residual:
         tqdm.write(f"{found.path}: a face may be LEFT:{_describe(face)}", file=sys.stderr)
 

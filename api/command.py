@@ -115,12 +115,16 @@ def _add_anonymize(commands: argparse._SubParsersAction[_Parser]) -> None:
     output = parser.add_argument_group("the pictures that come out")
     output.add_argument(
         "--verify",
-        nargs="?",
+        action="store_true",
+        default=None,
+        help="search the result with the profile privacy, and cover what is left more strongly; "
+        "exit code 1 if a face is left",
+    )
+    output.add_argument(
+        "--verify-rounds",
         type=int,
-        const=2,  # as Verify.rounds
-        metavar="ROUNDS",
-        help="search the result with the profile privacy, cover what is left more strongly, and "
-        "again, at most so often (2; 0 only looks); exit code 1 if a face is left",
+        metavar="N",
+        help="so often at most, 0 to 4 (2); 0 only looks",
     )
     output.add_argument("--format", help="jpeg, png or webp; default: as it came in")
     output.add_argument("--quality", type=int, help="1-100 for JPEG and WebP (95)")

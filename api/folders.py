@@ -14,6 +14,7 @@ from unface.errors import InvalidOption, UnfaceError
 READABLE = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 # Pictures we cannot read: named and counted as failures, since they may show faces.
 UNREADABLE = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng")
+FORMATS = {**dict.fromkeys(READABLE[:4], "jpeg"), ".png": "png", ".webp": "webp"}
 SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 
 
@@ -58,6 +59,19 @@ def output_path(found: Found, out: Path, single: bool, output_format: str | None
         return out
     target = out / found.relative
     return target.with_suffix(SUFFIXES[output_format]) if output_format else target
+
+
+def named_format(out: Path) -> str | None:
+    """Return the format that the name of a single output says; None for a folder.
+
+    Raises `InvalidOption` for the name of a picture of a kind that is not written.
+    """
+    suffix = out.suffix.lower()
+    if out.is_dir():
+        return None
+    if suffix in UNREADABLE:
+        raise InvalidOption(f"{out} is no name for what is written: JPEG, PNG or WebP")
+    return FORMATS.get(suffix)
 
 
 def check_target(target: Path, source: Path, *, force: bool, in_place: bool) -> None:

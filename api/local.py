@@ -176,7 +176,7 @@ class Local:
         while masks := verifier.judge(self.detector.detect(look(image), verifier.options)):
             pixels = apply_masks(pixels, verifier.residual_boxes, masks, in_place=True)
             image = finish(pixels)
-        result = Anonymized(image, faces, kept, verifier.verification)
+        result = Anonymized(image, faces, verifier.kept, verifier.verification)
         return result, verifier.searched
 
     def _audit_record(

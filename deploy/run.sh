@@ -16,13 +16,20 @@ setsid "$bin/unface" serve --host 127.0.0.1 --port "$port" \
     --http-port "$http_port" >"$out/server.log" 2>&1 </dev/null &
 echo $! >"$out/server.pid"
 
-if ! "$bin/unface" info --server "$target" --wait 20 >/dev/null; then
-    echo "the server's log, $out/server.log:" >&2
-    cat "$out/server.log" >&2
-    "$here/stop.sh" "$out" >/dev/null
+pid=$(cat "$out/server.pid")
+until grep -q '^unface serving on' "$out/server.log"; do
+    if ! kill -0 "$pid" 2>/dev/null; then
+        cat "$out/server.log" >&2
+        echo "another port: make run PORT=50052 HTTP_PORT=8081" >&2
+        rm -f "$out/server.pid"
+        exit 1
+    fi
+    sleep 0.1
+done
+if ! "$bin/unface" anonymize "$photo" -o "$out" --force --server "$target"; then
+    echo "the server goes on at $target; make stop ends it" >&2
     exit 1
 fi
-"$bin/unface" anonymize "$photo" -o "$out" --force --server "$target"
 cat <<END
 
 The picture without faces:  $out/$(basename "$photo")

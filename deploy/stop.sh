@@ -9,7 +9,7 @@ fi
 pid=$(cat "$pid_file")
 rm -f "$pid_file"
 # The number may have gone to another process since.
-if ! tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q 'unface serve'; then
+if ! cat "/proc/$pid/cmdline" 2>/dev/null | tr '\0' ' ' | grep -q 'unface serve'; then
     echo "the server had stopped already"
     exit 0
 fi

@@ -66,6 +66,7 @@ WHOLE: dict[str, Any] = {
     "mask": MASK,
     "faces": [FACE, ((0, 0, 5, 5), 0.7)],
     "kept": [FACE],
+    "keep": [(1, 2, 3.004, 4)],
     "cover": [(-3.0, 1.0, 2.005, 1e9)],
     "verification": {"clean": False, "rounds": 2, "residual": [FACE], "covered": [FACE, FACE]},
     "backend": "native",
@@ -108,6 +109,7 @@ def test_a_record_says_what_was_done() -> None:
             {"box": [0, 0, 5, 5], "score": 0.7},
         ],
         "kept": [{"box": [10.12, 20.46, 31, 41], "score": 0.98765}],
+        "keep": [[1, 2, 3, 4]],
         "cover": [[-3, 1, 2, 1e9]],
         "mask": {"method": "mosaic", "shape": "ellipse", "margin": 0.1, "cells": 5},
         "verification": {

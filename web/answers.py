@@ -73,6 +73,7 @@ def to_info(info: pb.GetServerInfoResponse) -> dict[str, Any]:
         "threads": info.threads,
         "device": info.device,
         "device_reason": info.device_reason,
+        "audit_signed": info.audit_signed,
         "formats": list(info.formats),
         "limits": {"max_bytes": info.limits.max_bytes, "max_pixels": info.limits.max_pixels},
         "profiles": [

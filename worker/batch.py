@@ -310,7 +310,8 @@ class Batches:
         else:
             describe(response, covered.faces, steps_ms)
             verification = ticket.verifier.verification if ticket.verifier else None
-            describe_covering(response, covered.kept, verification)
+            kept = ticket.verifier.kept if ticket.verifier else covered.kept
+            describe_covering(response, kept, verification)
             if ticket.options.audit:
                 response.audit_record = self._audit_record(ticket, response, covered)
 
@@ -327,7 +328,7 @@ class Batches:
             masks=options.masks,
             regions=options.regions,
             faces=covered.faces,
-            kept=covered.kept,
+            kept=verifier.kept if verifier else covered.kept,
             verification=verifier.verification if verifier else None,
             searched=verifier.searched if verifier else None,
             provenance=self._detector.provenance,

@@ -76,7 +76,9 @@ class Verifier:
         check_verifiable(masks)
         self._verify, self._masks = verify, masks
         # Where nothing was searched for, the caller's word is all there is of who stays clear.
-        self._keep = regions.keep if regions.cover_only else [face.box for face in kept]
+        self._by_word = regions.cover_only
+        self._keep = regions.keep if self._by_word else [face.box for face in kept]
+        self.kept = kept  # faces that stay clear; by a caller's word, those that the search found
         privacy = profile_options("privacy")
         # How the result is searched: for faces as small as were searched for before, or smaller.
         self.options = replace(privacy, min_face=min(privacy.min_face, options.min_face))
@@ -98,7 +100,10 @@ class Verifier:
         The result is searched again once they are.
         """
         self.searched = found.backend, found.precision
-        self._residual = found.select(~left_clear(found.boxes, self._keep))
+        clear = left_clear(found.boxes, self._keep)
+        self._residual = found.select(~clear)
+        if self._by_word:
+            self.kept = found.select(clear)
         if not len(self._residual) or self._rounds == self._verify.rounds:
             return None
         self._rounds += 1

@@ -40,6 +40,7 @@ def server_info(
             for name, options in PROFILES.items()
         ],
         threads=settings.threads or cores(),
+        audit_signed=settings.audit_key_file is not None,
     )
     on_gpu = shelf.of(SOURCE, NATIVE)
 

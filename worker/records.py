@@ -59,6 +59,7 @@ def audit_record(
         mask=vars(masks),
         faces=_pairs(faces),
         kept=_pairs(kept),
+        keep=regions.keep,
         cover=regions.cover,
         verification=None if verification is None else _said(verification),
         backend=backend,

@@ -78,6 +78,7 @@ def test_a_server_signs_with_its_own_key(key_file: Path) -> None:
     with serving(*flags) as server, unface.Client(server.target) as client:
         result = client.anonymize_with_faces(FILE, profile="fast", **OPTIONS)
         told = checked(result.audit_record, result)
+        assert client.info().audit_signed
         assert told["request_id"] == result.faces.request_id  # type: ignore[attr-defined]
         assert told["detection"]["profile"] == "fast"
         assert {engine["precision"] for engine in told["engines"]} == {"fp32", "int8"}, (
@@ -93,6 +94,21 @@ def test_a_server_without_a_key_makes_records_that_are_not_signed(server: Any) -
     assert signer is None
     assert told["detection"] is None
     assert told["faces"] == []
+
+
+def test_who_stays_clear_by_the_callers_word_is_in_the_record(server: Any) -> None:
+    """As from the page, which has searched before: a face left visible must not go unmentioned."""
+    options: dict[str, Any] = {"cover": [LEFT], "keep": [RIGHT], "cover_only": True, "audit": True}
+    with unface.Client(server.target) as client:
+        looked = client.anonymize_with_faces(FILE, verify=0, **options)
+        blind = client.anonymize_with_faces(FILE, **options)
+    assert looked.verification is not None
+    assert looked.verification.clean
+    assert len(looked.kept) == 1
+    told, _ = audit.verify(looked.audit_record.encode())
+    assert (len(told["keep"]), len(told["kept"])) == (1, 1)
+    told, _ = audit.verify(blind.audit_record.encode())
+    assert (len(told["keep"]), len(told["kept"])) == (1, 0)
 
 
 def test_a_server_does_not_start_without_the_key_it_was_given(tmp_path: Path) -> None:

@@ -355,7 +355,7 @@ def test_a_face_is_kept_and_a_place_covered(tmp_path: Path) -> None:
 def test_verify_names_the_faces_that_are_left_and_fails(tmp_path: Path) -> None:
     source, target = two_faces(tmp_path), tmp_path / "out.png"
     only_left = ("anonymize", source, "-o", target, "--cover-only", "--cover", "150,40,290,190")
-    result = unface(*only_left, "--verify", "0")
+    result = unface(*only_left, "--verify-rounds", "0")
     assert result.returncode == 1
     assert "a face may be LEFT:  " in result.stderr
     assert "1 of 1 picture anonymized, 0 faces, faces LEFT in 1" in result.stderr
@@ -379,3 +379,40 @@ def test_a_picture_that_a_box_does_not_touch_fails_alone(tmp_path: Path, photos:
     assert "lies outside" in result.stderr
     assert (tmp_path / "out" / "two.png").exists()
     assert not (tmp_path / "out" / "one.jpg").exists()
+
+
+def test_the_name_of_an_output_says_its_format(tmp_path: Path) -> None:
+    source, target = two_faces(tmp_path), tmp_path / "out.webp"
+    assert unface("anonymize", source, "-o", target).returncode == 0
+    assert decode(target.read_bytes()).format == "webp"
+    result = unface("anonymize", source, "-o", tmp_path / "out.jpg", "--format", "png")
+    assert result.returncode == 2
+    assert "out.jpg is no name for png" in result.stderr
+    result = unface("anonymize", source, "-o", tmp_path / "out.gif")
+    assert result.returncode == 2
+    assert "JPEG, PNG or WebP" in result.stderr
+    assert not (tmp_path / "out.gif").exists()
+
+
+def test_covering_nothing_is_no_anonymization(tmp_path: Path) -> None:
+    result = unface("anonymize", two_faces(tmp_path), "-o", tmp_path / "out.png", "--cover-only")
+    assert result.returncode == 2
+    assert "--cover" in result.stderr
+
+
+def test_a_box_to_keep_that_meets_no_face_is_told(tmp_path: Path) -> None:
+    source, target = two_faces(tmp_path), tmp_path / "out.png"
+    result = unface(
+        *("anonymize", source, "-o", target, "--verify"),
+        *("--keep", "177,63,264,170", "--keep", "0,0,40,40"),
+    )
+    assert result.returncode == 0
+    assert "1 of --keep met no face" in result.stderr
+    assert "1 face  result searched: no face" in result.stdout
+
+
+def test_the_package_is_the_command_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "unface", "--version"], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout.split()[0]) == (0, "unface")

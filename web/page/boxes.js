@@ -12,6 +12,13 @@ export function leastSide({ width, height }) {
   return Math.min(Math.max(4, Math.max(width, height) / 250), width, height);
 }
 
+/** How much smaller a preview is: its longer side has `side` pixels, or more where the picture is
+ * so long that nothing of it could be told. @param {Size} size @param {number} side */
+export function previewFactor({ width, height }, side) {
+  const [long, short] = [Math.max(width, height), Math.min(width, height)];
+  return Math.min(1, Math.max(side / long, Math.min(side / 4 / short, (side * 5) / long)));
+}
+
 /** @param {number} value @param {number} low @param {number} high */
 export function clamp(value, low, high) {
   return Math.min(Math.max(value, low), high);

@@ -3,36 +3,41 @@
 
 import * as api from "./api.js";
 import { isCurrent, previewOf, setCovered } from "./pictures.js";
-import { changed, decisionsOf, fieldsOf, resultKey, state } from "./state.js";
+import { changed, fieldsOf, resultKey, state } from "./state.js";
 
 /** @typedef {import("./state.js").Photo} Photo */
 
 /** @type {{photo: Photo, stop: AbortController} | null} */
 let running = null;
-let failedKey = ""; // not asked for again until something changes
+/** @type {{photo: Photo, key: string} | null} */
+let failed = null; // not asked for again until something changes
 
 /** Covers the preview of the photo that is shown, unless it is so already. */
 export function wantCover() {
   const photo = state.shown;
   if (running && running.photo !== photo) running.stop.abort();
-  if (running || !photo || !canCover(photo) || isCurrent(photo)) return;
+  if (running || !photo || !canCover(photo)) return;
   const key = resultKey(photo);
-  if (decisionsOf(photo).cover.length === 0) {
+  if (!fieldsOf(photo).cover) {
     setCovered(photo, null, key);
   } else {
     void cover(photo, key);
   }
 }
 
-/** Whether the covered preview is still to come. @param {Photo} photo */
-export function isUpdating(photo) {
-  return canCover(photo) && !isCurrent(photo);
+/** Whether the covered preview does not show the decisions. @param {Photo} photo */
+export function isOld(photo) {
+  return photo.state === "ready" && previewOf(photo) !== undefined && !isCurrent(photo);
+}
+
+/** Whether it could not be made. @param {Photo} photo */
+export function hasFailed(photo) {
+  return failed?.photo === photo && failed.key === resultKey(photo);
 }
 
 /** @param {Photo} photo */
 function canCover(photo) {
-  return photo.state === "ready" && previewOf(photo) !== undefined &&
-    state.connection === "ok" && failedKey !== resultKey(photo);
+  return isOld(photo) && state.connection === "ok" && !hasFailed(photo);
 }
 
 /** @param {Photo} photo @param {string} key */
@@ -42,11 +47,11 @@ async function cover(photo, key) {
   const stop = new AbortController();
   running = { photo, stop };
   try {
-    const fields = { ...fieldsOf(photo, preview.factor), priority: "interactive" };
+    const fields = { ...fieldsOf(photo, state.settings, preview.factor), priority: "interactive" };
     const response = await api.anonymize(preview.small, fields, stop.signal);
     setCovered(photo, await response.blob(), key);
   } catch (error) {
-    if (!stop.signal.aborted && !(error instanceof api.Lost)) failedKey = key;
+    if (!stop.signal.aborted && !(error instanceof api.Lost)) failed = { photo, key };
   }
   running = null;
   changed(photo);

@@ -2,10 +2,10 @@
 // What a person works with once there are photos: queue, picture, settings, downloads.
 
 import { wantCover } from "./covers.js";
-import { connectDownloads, drawDownloads } from "./downloads.js";
+import { connectDownloads, drawDownloads, isUnsaved } from "./downloads.js";
 import { redo, undo } from "./editor.js";
 import { by, show } from "./elements.js";
-import { connectList, drawList, scrollToShown, statusText } from "./list.js";
+import { connectList, drawList, focusRow, scrollToShown, statusText } from "./list.js";
 import { connectPanel, drawCount, drawPanel, takeThreshold } from "./panel.js";
 import { forgetPictures, wantPictures } from "./pictures.js";
 import { connectStage, drawStage, resetZoom } from "./stage.js";
@@ -38,11 +38,21 @@ function remove(photo) {
   photo.stop.abort();
   forgetPictures(photo);
   state.photos.splice(at, 1);
-  if (photo === state.shown) open(state.photos[at] ?? state.photos[at - 1] ?? null);
+  const next = state.photos[at] ?? state.photos[at - 1] ?? null;
+  if (photo === state.shown) open(next);
   else changed();
+  // The button that was pressed is gone.
+  requestAnimationFrame(() => (next ? focusRow(next) : focusStart()));
+}
+
+function focusStart() {
+  const button = by("start").querySelector("button");
+  button?.focus();
 }
 
 function clear() {
+  const decided = state.photos.filter((photo) => photo.history.past.length && isUnsaved(photo));
+  if (decided.length && !confirm(words().clearSure(decided.length))) return;
   for (const photo of state.photos) {
     photo.stop.abort();
     forgetPictures(photo);
@@ -50,6 +60,7 @@ function clear() {
   state.photos.length = 0;
   by("download-said").replaceChildren();
   open(null);
+  requestAnimationFrame(focusStart);
 }
 
 let wasBusy = false;
@@ -60,11 +71,11 @@ function announce() {
   const photo = state.shown;
   const isBusy = state.photos.some((p) => p.state === "waiting" || p.state === "detecting");
   const text = photo && photo.state !== "new" ? words().announce(photo.name, statusText(photo)) : "";
-  const said = wasBusy && !isBusy && state.photos.length > 1 ? `${text} ${words().allDone}` : text;
+  const ends = wasBusy && !isBusy && state.photos.length > 1;
   wasBusy = isBusy;
-  if (text === lastSaid) return;
+  if (text === lastSaid && !ends) return;
   lastSaid = text;
-  by("announce").textContent = said;
+  by("announce").textContent = ends ? `${text} ${words().allDone}` : text;
 }
 
 /** @param {Set<Photo>} photos @param {boolean} everything */

@@ -8,7 +8,10 @@ import { changed, fieldsOf, residualOf, resultKey, state } from "./state.js";
 import { words } from "./strings.js";
 import { settled } from "./work.js";
 
-/** @typedef {import("./state.js").Photo} Photo */
+/**
+ * @typedef {import("./state.js").Photo} Photo
+ * @typedef {import("./state.js").Settings} Settings
+ */
 
 const KEPT_MS = 60_000; // a download's address stays for so long
 
@@ -34,12 +37,11 @@ export function isUnsaved(photo) {
 }
 
 /** What a download asks for. The check is part of it where its outcome is not known yet.
- * @param {Photo} photo @returns {Record<string, string>} */
-function fieldsFor(photo) {
-  const { audit } = state.settings;
-  const fields = { ...fieldsOf(photo), priority: "interactive" };
-  if (audit) Object.assign(fields, { audit: "true" });
-  if (audit || residualOf(photo) === null) Object.assign(fields, { verify: "0" });
+ * @param {Photo} photo @param {Settings} settings @returns {Record<string, string>} */
+function fieldsFor(photo, settings) {
+  const fields = { ...fieldsOf(photo, settings), priority: "interactive" };
+  if (settings.audit) Object.assign(fields, { audit: "true" });
+  if (settings.audit || residualOf(photo, settings) === null) Object.assign(fields, { verify: "0" });
   return fields;
 }
 
@@ -94,7 +96,7 @@ async function downloadOne(photo) {
  * @returns {Promise<{picture: Blob, audit: object | null, left: number | null}>} */
 async function covered(photo, signal) {
   const answer = state.settings.audit ? "json" : "image";
-  const response = await api.anonymize(photo.file, { ...fieldsFor(photo), answer }, signal);
+  const response = await api.anonymize(photo.file, { ...fieldsFor(photo, state.settings), answer }, signal);
   if (answer === "image") {
     const left = response.headers.get("unface-residual");
     return { picture: await response.blob(), audit: null, left: left === null ? null : Number(left) };
@@ -123,6 +125,7 @@ function follow(address, name) {
 async function downloadAll() {
   await run(async (signal) => {
     const photos = state.photos.filter((photo) => photo.state !== "refused");
+    const { settings } = state; // as they are now: one ZIP is covered in one way
     /** @type {Photo[]} */ const saved = [];
     /** @type {string[]} */ const left = [];
     /** @type {string[]} */ const failed = [];
@@ -132,7 +135,7 @@ async function downloadAll() {
       say([words().downloading(i, photos.length)]);
       await settled(photo, signal);
       if (!state.photos.includes(photo)) continue; // taken away in the meantime
-      const outcome = photo.state === "ready" ? await addOne(archive, photo, signal) : null;
+      const outcome = photo.state === "ready" ? await addOne(archive, photo, settings, signal) : null;
       if (outcome === null) failed.push(photo.name);
       else {
         saved.push(photo);
@@ -150,12 +153,14 @@ async function downloadAll() {
 }
 
 /** Puts a photo into the ZIP; returns how many faces are left in it, null if it failed.
- * @param {string} archive @param {Photo} photo @param {AbortSignal} signal */
-async function addOne(archive, photo, signal) {
-  const key = resultKey(photo);
-  const known = residualOf(photo);
+ * @param {string} archive @param {Photo} photo @param {Settings} settings
+ * @param {AbortSignal} signal */
+async function addOne(archive, photo, settings, signal) {
+  const key = resultKey(photo, settings);
+  const known = residualOf(photo, settings);
+  const fields = fieldsFor(photo, settings);
   try {
-    const report = await api.addToArchive(archive, photo.name, photo.file, fieldsFor(photo), signal);
+    const report = await api.addToArchive(archive, photo.name, photo.file, fields, signal);
     photo.saved = key;
     changed(photo);
     return report.verification?.residual.length ?? known?.length ?? 0;

@@ -3,6 +3,7 @@
 
 import { boxBetween, grownBox, leastSide, movedBox, resizedBox } from "./boxes.js";
 import * as edits from "./edits.js";
+import { by } from "./elements.js";
 import { drawFrames } from "./overlay.js";
 import { changed, edit, framesOf, newName, residualOf, setHistory, state } from "./state.js";
 
@@ -51,12 +52,18 @@ export function settleResidual(photo, faces, hide) {
   return addBoxes(photo, faces.map((face) => face.box), "check", hide, scores);
 }
 
-/** Puts a box into the middle of what is seen, for those who do not draw. @param {number[]} [at] */
-export function addInMiddle(at) {
+/** Puts a box into the middle of what is seen, for those who do not draw. */
+export function addInMiddle() {
   const photo = state.shown;
   if (photo?.state !== "ready") return;
-  const [x, y] = at ?? [photo.width / 2, photo.height / 2];
-  const half = Math.max(Math.min(photo.width, photo.height) / 12, leastSide(photo));
+  const [all, ground] = [svg, by("ground")].map((part) => part.getBoundingClientRect());
+  const left = Math.max(all.left, ground.left);
+  const top = Math.max(all.top, ground.top);
+  const right = Math.min(all.right, ground.right);
+  const bottom = Math.min(all.bottom, ground.bottom);
+  const [x, y] = point({ clientX: (left + right) / 2, clientY: (top + bottom) / 2 });
+  const seen = Math.min(right - left, bottom - top) * (photo.width / all.width);
+  const half = Math.max(seen / 12, leastSide(photo));
   const box = boxBetween([x - half, y - half], [x + half, y + half], photo);
   focusFrame(addBoxes(photo, [box], "drawn"));
 }
@@ -73,7 +80,7 @@ function frameElement(id) {
   return svg.querySelector(`[data-id="${CSS.escape(id)}"]`);
 }
 
-/** @param {PointerEvent} event @returns {number[]} pixels of the picture */
+/** @param {{clientX: number, clientY: number}} event @returns {number[]} pixels of the picture */
 function point(event) {
   const { left, top, width, height } = svg.getBoundingClientRect();
   const size = state.shown ?? { width: 0, height: 0 };
@@ -215,7 +222,13 @@ export function redo() {
   if (state.shown) setHistory(state.shown, edits.redone(state.shown.history));
 }
 
-svg.addEventListener("pointerdown", press);
+// Beside the picture, too: a box for a face at the border may begin there.
+by("ground").addEventListener("pointerdown", (event) => {
+  const { left, top } = by("ground").getBoundingClientRect();
+  const { clientWidth, clientHeight } = by("ground");
+  const isOnBar = event.clientX - left > clientWidth || event.clientY - top > clientHeight;
+  if (!isOnBar && state.view !== "compare") press(event);
+});
 svg.addEventListener("pointermove", pull);
 svg.addEventListener("pointerup", release);
 svg.addEventListener("pointercancel", () => {

@@ -35,7 +35,7 @@ export function connectList(actions) {
     if (!next) return;
     event.preventDefault();
     actions.open(next);
-    rows.get(next)?.open.focus();
+    focusRow(next);
   });
 }
 
@@ -56,6 +56,11 @@ export function drawList(photos, everything) {
     if (everything || photos.has(photo) || !rows.has(photo)) drawRow(photo);
   }
   drawProgress();
+}
+
+/** Gives the focus to a photo's row. @param {Photo} photo */
+export function focusRow(photo) {
+  rows.get(photo)?.open.focus();
 }
 
 /** Brings the row of the photo that is shown into view. */

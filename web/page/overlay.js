@@ -15,6 +15,7 @@ import { wholePercent } from "./words-en.js";
 const SVG = "http://www.w3.org/2000/svg";
 const HANDLE_PX = 9;
 const TOUCH_PX = 22;
+const LABEL_PX = 34; // what is narrower has its label only while it is pointed at or chosen
 const ROOMY_PX = 64; // boxes at least so large have handles on their sides, too
 const CORNERS = ["nw", "ne", "sw", "se"];
 const SIDES = ["n", "e", "s", "w"];
@@ -85,10 +86,11 @@ function existing(svg, attribute, id) {
 function frame(svg, scene, item, i, unit) {
   const group = existing(svg, "data-id", item.id) ?? newGroup({ "data-id": item.id, role: "checkbox" });
   const kind = item.source === "drawn" ? "drawn" : "found";
+  const tight = item.box[2] - item.box[0] < LABEL_PX * unit ? "tight" : "";
   set(group, {
     "aria-checked": String(item.hidden),
     "aria-label": words().face(i + 1, scene.items.length, kind, item.score),
-    class: `frame ${item.hidden ? "hides" : "keeps"} ${item.id === scene.selected ? "chosen" : ""}`,
+    class: `frame ${item.hidden ? "hides" : "keeps"} ${item.id === scene.selected ? "chosen" : tight}`,
   });
   outline(group, item.box);
   label(group, item.box, scene.details && item.score !== null ? percent(item.score) : "", unit);

@@ -38,7 +38,7 @@ export function drawCount() {
   const counts = ready.map((photo) => framesOf(photo).length);
   const here = state.shown ? counts[ready.indexOf(state.shown)] ?? 0 : 0;
   const all = counts.reduce((sum, n) => sum + n, 0);
-  by("threshold-count").textContent = `${words().thresholdCount(here, all)} ${words().thresholdHint}`;
+  by("threshold-count").textContent = words().thresholdCount(here, all);
 }
 
 /** @param {string} group @param {string} value */

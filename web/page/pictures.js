@@ -6,14 +6,17 @@ import { changed, resultKey, state } from "./state.js";
 /**
  * `small` is what the covered preview is made of: the preview, or a small photo itself.
  * @typedef {import("./state.js").Photo} Photo
- * @typedef {{before: string, small: Blob, factor: number, after: string, afterKey: string}} Preview
+ * @typedef {{width: number, height: number, factor: number, before: string, small: Blob,
+ *   after: string, afterKey: string}} Preview width and height are the photo's own
  * @typedef {{photo: Photo, preview: boolean}} Task
  */
 
 export const PREVIEW_SIDE = 1600; // pixels of the longer side
 const THUMBNAIL_SIDE = 160;
 
-/** @type {Map<Photo, Preview>} */
+const MOST_PREVIEWS = 20; // some hundred kilobytes each
+
+/** @type {Map<Photo, Preview>} by when they were last near, longest ago first */
 const previews = new Map();
 /** @type {Task[]} */
 let tasks = [];
@@ -30,8 +33,19 @@ export function previewOf(photo) {
 /** Makes what the photo that is shown and the others need, the shown one first. */
 export function wantPictures() {
   const near = neighbourhood();
+  for (const photo of near) {
+    const preview = previews.get(photo);
+    if (!preview) continue;
+    previews.delete(photo);
+    previews.set(photo, preview);
+  }
   for (const [photo, preview] of previews) {
-    if (!near.includes(photo)) forget(photo, preview);
+    const { state: step, width, height } = photo;
+    // It lies otherwise than the server sees it: its frames would be in wrong places.
+    if (step === "ready" && (preview.width !== width || preview.height !== height)) {
+      photo.undecodable = true;
+      forget(photo, preview);
+    } else if (previews.size > MOST_PREVIEWS) forget(photo, preview);
   }
   const previewTasks = near
     .filter((photo) => usable(photo) && !previews.has(photo))
@@ -64,6 +78,7 @@ function next() {
   worker ??= newWorker();
   worker.postMessage({
     file: current.photo.file,
+    kind: current.photo.kind,
     previewSide: current.preview ? PREVIEW_SIDE : 0,
     thumbnailSide: current.photo.thumbnail ? 0 : THUMBNAIL_SIDE,
   });
@@ -76,7 +91,7 @@ function newWorker() {
   return made;
 }
 
-/** @param {{error?: string, width: number, height: number, preview: Blob | null,
+/** @param {{width: number, height: number, factor: number, preview: Blob | null,
  *   thumbnail: Blob | null} | {error: string}} made */
 function finish(made) {
   const task = current;
@@ -94,9 +109,9 @@ function keep({ photo, preview }, made) {
     if (!photo.width) [photo.width, photo.height] = [made.width, made.height];
     if (preview) {
       const small = made.preview ?? photo.file;
-      const factor = made.preview ? PREVIEW_SIDE / Math.max(made.width, made.height) : 1;
       const before = URL.createObjectURL(small);
-      previews.set(photo, { before, small, factor, after: "", afterKey: "" });
+      const { width, height, factor } = made;
+      previews.set(photo, { width, height, factor, before, small, after: "", afterKey: "" });
     }
   }
   changed(photo);

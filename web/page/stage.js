@@ -1,7 +1,7 @@
 // @ts-check
 // The photo that is shown: original, result or both with a slider between; zoom; what the check says.
 
-import { isUpdating } from "./covers.js";
+import { hasFailed, isOld } from "./covers.js";
 import { addInMiddle, drawEditor, redo, settleResidual, undo } from "./editor.js";
 import { toggledAll } from "./edits.js";
 import { by, show } from "./elements.js";
@@ -13,8 +13,11 @@ import { tryAgain } from "./work.js";
 
 /** @typedef {import("./state.js").Photo} Photo */
 
-const ZOOMS = [1, 1.5, 2, 3, 4, 6, 8];
+const ZOOMS = [1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
+const USUAL_ZOOM = 8; // and as much more as a panorama needs to fill the ground
 let zoom = 1;
+/** @type {Photo | null} */
+let drawn = null;
 
 const ground = by("ground");
 const picture = by("picture");
@@ -34,6 +37,9 @@ export function drawStage() {
 /** @param {Photo | null} photo */
 function drawPictures(photo) {
   const preview = photo ? previewOf(photo) : undefined;
+  // Another photo's picture does not stay until this one's is decoded.
+  if (photo !== drawn) for (const image of [before, after]) put(image, "");
+  drawn = photo;
   put(before, preview?.before ?? "");
   // The last result stays until the next one is there; before the first, the original is shown.
   put(after, preview?.after ?? "");
@@ -44,12 +50,21 @@ function drawPictures(photo) {
   by("frames").classList.toggle("off", compares);
   after.style.clipPath = compares ? `inset(0 0 0 ${wipeAt.value}%)` : "";
   by("wipe-line").style.left = `${wipeAt.value}%`;
-  show(by("updating"), Boolean(photo && preview && isUpdating(photo)));
+  const pill = photo && preview ? pillText(photo) : "";
+  by("updating").textContent = pill;
+  show(by("updating"), pill !== "");
   const message = photo ? coverMessage(photo) : "";
   by("cover").textContent = message;
   show(by("cover"), message !== "");
-  show(picture, Boolean(photo?.width));
+  show(picture, Boolean(photo?.width) && photo?.state !== "failed");
   ground.setAttribute("aria-busy", String(photo?.state === "detecting"));
+}
+
+/** Why the picture does not show what a download would. @param {Photo} photo */
+function pillText(photo) {
+  if (photo.state === "detecting") return words().stateDetecting;
+  if (!isOld(photo)) return "";
+  return hasFailed(photo) ? words().previewOld : words().updating;
 }
 
 /** What stands where the picture is not. @param {Photo} photo */
@@ -81,23 +96,29 @@ function fit(photo) {
   ground.style.setProperty("--ratio", String(ratio)); // gives it its height on a phone
   const { clientWidth, clientHeight } = ground;
   const width = Math.min(clientWidth, clientHeight * ratio) * zoom;
-  picture.style.width = `${Math.floor(width)}px`;
-  picture.style.height = `${Math.floor(width / ratio)}px`;
+  picture.style.width = `${Math.max(Math.floor(width), 1)}px`;
+  picture.style.height = `${Math.max(Math.floor(width / ratio), 1)}px`;
+}
+
+function mostZoom() {
+  const { width, height } = picture.getBoundingClientRect();
+  return Math.max(USUAL_ZOOM, (zoom * ground.clientWidth) / width, (zoom * ground.clientHeight) / height);
 }
 
 /** @param {number} steps 0 fits @param {{clientX: number, clientY: number}} [at] stays in place */
 function zoomBy(steps, at) {
   const index = steps === 0 ? 0 : ZOOMS.indexOf(zoom) + steps;
   const next = ZOOMS[Math.min(Math.max(index, 0), ZOOMS.length - 1)];
-  if (next === zoom) return;
+  if (next === zoom || (steps > 0 && zoom >= mostZoom())) return;
   const area = ground.getBoundingClientRect();
-  const [x, y] = at
-    ? [at.clientX - area.left, at.clientY - area.top] : [area.width / 2, area.height / 2];
-  const factor = next / zoom;
-  const [left, top] = [(ground.scrollLeft + x) * factor - x, (ground.scrollTop + y) * factor - y];
+  const x = at?.clientX ?? area.left + area.width / 2;
+  const y = at?.clientY ?? area.top + area.height / 2;
+  const old = picture.getBoundingClientRect();
   zoom = next;
   drawStage();
-  ground.scrollTo(left, top);
+  const now = picture.getBoundingClientRect();
+  const factor = now.width / old.width;
+  ground.scrollBy((x - old.left) * factor - (x - now.left), (y - old.top) * factor - (y - now.top));
 }
 
 /** Fits the picture again, as for another photo. */
@@ -120,7 +141,7 @@ function drawTools(photo) {
   all.disabled = items.length === 0;
   by("zoom-out", HTMLButtonElement).disabled = zoom === ZOOMS[0];
   by("zoom-fit", HTMLButtonElement).disabled = zoom === ZOOMS[0];
-  by("zoom-in", HTMLButtonElement).disabled = zoom === ZOOMS.at(-1) || !photo?.width;
+  by("zoom-in", HTMLButtonElement).disabled = !photo?.width || zoom >= mostZoom();
   by("hint").textContent = matchMedia("(pointer: coarse)").matches ? words().hintTouch : words().hint;
 }
 

@@ -7,6 +7,7 @@ import { coverFields, usualSettings } from "./options.js";
 
 /**
  * @typedef {import("./edits.js").Face} Face
+ * @typedef {import("./options.js").Settings} Settings
  * @typedef {{state: "none" | "running" | "done" | "failed", key: string, residual: Face[],
  *   message: string}} Check
  * A photo that is refused has a `reason`, one that failed a `message` of the server.
@@ -85,27 +86,23 @@ export function framesOf(photo) {
   return edits.frames(photo.faces, photo.history.now, state.settings.threshold);
 }
 
-/** What is to be covered in a photo, and what stays. @param {Photo} photo */
-export function decisionsOf(photo) {
-  return edits.decisions(photo.faces, photo.history.now, state.settings.threshold);
+/** The options with which a photo is covered. @param {Photo} photo @param {Settings} settings
+ * @param {number} factor */
+export function fieldsOf(photo, settings = state.settings, factor = 1) {
+  const { cover, keep } = edits.decisions(photo.faces, photo.history.now, settings.threshold);
+  return coverFields(settings, cover, keep, factor);
 }
 
-/** The options with which a photo is covered. @param {Photo} photo @param {number} factor */
-export function fieldsOf(photo, factor = 1) {
-  const { cover, keep } = decisionsOf(photo);
-  return coverFields(state.settings, cover, keep, factor);
-}
-
-/** Tells one result of a photo from another. @param {Photo} photo */
-export function resultKey(photo) {
-  return JSON.stringify(fieldsOf(photo));
+/** Tells one result of a photo from another. @param {Photo} photo @param {Settings} [settings] */
+export function resultKey(photo, settings) {
+  return JSON.stringify(fieldsOf(photo, settings));
 }
 
 /** What a check found in the result as it is now; null while that is not known.
- * @param {Photo} photo */
-export function residualOf(photo) {
+ * @param {Photo} photo @param {Settings} [settings] */
+export function residualOf(photo, settings) {
   const { state: step, key, residual } = photo.check;
-  return step === "done" && key === resultKey(photo) ? residual : null;
+  return step === "done" && key === resultKey(photo, settings) ? residual : null;
 }
 
 /** A step of a person in a photo. @param {Photo} photo @param {edits.Edits} next
@@ -127,7 +124,7 @@ export function newName(photo) {
   return `f${++photo.named}`;
 }
 
-/** @param {Partial<import("./options.js").Settings>} changes */
+/** @param {Partial<Settings>} changes */
 export function choose(changes) {
   state.settings = { ...state.settings, ...changes };
   state.settingsChangedAt = Date.now();

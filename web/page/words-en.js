@@ -21,6 +21,8 @@ export const en = {
   camera: "Camera",
   add: "Add photos",
   clear: "Remove all",
+  /** @param {number} n */
+  clearSure: (n) => `Remove all? What you decided in ${count(n, "photo", "photos")} is not downloaded yet.`,
   dropHere: "Drop to add",
   /** @param {string[]} formats @param {number} bytes @param {number} pixels */
   limits: (formats, bytes, pixels) =>
@@ -72,6 +74,7 @@ export const en = {
   compareBefore: "Before",
   compareAfter: "After",
   updating: "Updating…",
+  previewOld: "This preview could not be updated",
   noPreview: "This browser cannot show the picture. The faces are found and covered all the same.",
   hint: "Click a face to keep or hide it. Drag on empty ground to draw a box.",
   hintTouch: "Tap a face to keep or hide it. Use “Draw a box” for one that was missed.",
@@ -101,8 +104,7 @@ export const en = {
   profilePrivacyHint: "Misses fewer faces, finds more that are none; larger margin.",
   threshold: "Certainty needed",
   /** @param {number} here @param {number} all */
-  thresholdCount: (here, all) => `${count(here, "face", "faces")} here, ${all} in all photos.`,
-  thresholdHint: "Lower finds more.",
+  thresholdCount: (here, all) => `${count(here, "face", "faces")} here, ${all} in all photos. Lower finds more.`,
   method: "Method",
   methodMosaic: "Mosaic",
   methodSolid: "Solid",

@@ -152,6 +152,7 @@ export function detectAgain() {
 export function tryAgain(photo) {
   if (photo.state === "failed") photo.state = "waiting";
   photo.message = "";
+  photo.undecodable = false; // the file may be there again
   photo.check = noCheck();
   changed(photo);
 }

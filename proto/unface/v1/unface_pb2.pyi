@@ -886,7 +886,9 @@ class AnonymizeResponse(_message.Message):
 
     @_builtins.property
     def kept(self) -> _containers.RepeatedCompositeFieldContainer[Global___Face]:
-        """The faces that were left clear because of Regions.keep, best score first."""
+        """The faces that were left clear because of Regions.keep, best score first. With cover_only
+        those that Verify found and passed over.
+        """
 
     @_builtins.property
     def verification(self) -> Global___Verification:
@@ -1192,6 +1194,7 @@ class GetServerInfoResponse(_message.Message):
     THREADS_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     DEVICE_REASON_FIELD_NUMBER: _builtins.int
+    AUDIT_SIGNED_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Of unface, such as "0.1.0"."""
     backend: _builtins.str
@@ -1204,6 +1207,8 @@ class GetServerInfoResponse(_message.Message):
     """Name of the GPU that computes; empty: the CPU does."""
     device_reason: _builtins.str
     """Why no GPU computes; empty when one does."""
+    audit_signed: _builtins.bool
+    """Whether audit records are signed."""
     @_builtins.property
     def engines(self) -> _containers.RepeatedCompositeFieldContainer[Global___Engine]:
         """The engines in use, those of the profiles among them, also those that stand by beside a GPU."""
@@ -1233,10 +1238,11 @@ class GetServerInfoResponse(_message.Message):
         threads: _builtins.int = ...,
         device: _builtins.str = ...,
         device_reason: _builtins.str = ...,
+        audit_signed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "device", b"device", "device_reason", b"device_reason", "engines", b"engines", "formats", b"formats", "limits", b"limits", "precision", b"precision", "profiles", b"profiles", "threads", b"threads", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_signed", b"audit_signed", "backend", b"backend", "device", b"device", "device_reason", b"device_reason", "engines", b"engines", "formats", b"formats", "limits", b"limits", "precision", b"precision", "profiles", b"profiles", "threads", b"threads", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
