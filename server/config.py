@@ -110,6 +110,9 @@ class ServerConfig(BaseSettings):
     max_decoded_pixels: Pixels = _option(
         200_000_000, "pixels of all pictures in the workers at once, 3 bytes each"
     )
+    min_threshold: float = _option(
+        0.05, "least threshold that a request may ask for; less costs seconds", gt=0, lt=1
+    )
     formats: Annotated[tuple[Format, ...], NoDecode] = _option(
         ("jpeg", "png", "webp"), "formats accepted, with commas between", min_length=1
     )

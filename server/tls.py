@@ -124,7 +124,10 @@ def _context(certificate: str, key: str, client_ca: str | None) -> ssl.SSLContex
     """Return what serves HTTP with these files; raises `InvalidOption` as `_read` does."""
     _read(certificate, key, client_ca)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Where certificates say who calls, TLS 1.3 alone: a session of TLS 1.2 is resumed out of
+    # OpenSSL's cache without a look at the certificate, also when its authority is no more.
+    mutual = client_ca is not None
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if mutual else ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_STRENGTH)
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION

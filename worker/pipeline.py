@@ -5,14 +5,14 @@ Each step is a plain function that may run on any thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from unface.anonymize import Limits, MaskOptions, Picture, Regions, Verify, decode, encode, raw_rgb
 from unface.anonymize.formats import NAMES, identify
 from unface.anonymize.verification import check_verifiable
-from unface.errors import ImageTooLarge, InvalidImage
+from unface.errors import ImageTooLarge, InvalidImage, InvalidOption
 from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import DetectOptions
@@ -126,6 +126,17 @@ def options_of(request: Request) -> Options:
     if options.verify:
         check_verifiable(options.masks)
     return options
+
+
+def check_thresholds(thresholds: Sequence[float], least: float) -> None:
+    """Raise `InvalidOption` for thresholds that let everything through: minutes of work."""
+    names = ("pnet_threshold", "rnet_threshold", "onet_threshold")
+    for name, threshold in zip(names, thresholds, strict=True):
+        if threshold < least:
+            raise InvalidOption(
+                f"{name} is {threshold:g}; this server takes {least:g} or more, its operator can "
+                "lower min_threshold"
+            )
 
 
 def describe(response: Response, faces: Faces, steps_ms: Mapping[str, float]) -> None:

@@ -38,7 +38,7 @@ from unface.worker.batch import Batches, Detector, Ticket
 from unface.worker.facts import server_info
 from unface.worker.memory import give_large_buffers_back
 from unface.worker.packets import Packet
-from unface.worker.pipeline import Accepted, options_of, request_from_bytes
+from unface.worker.pipeline import Accepted, check_thresholds, options_of, request_from_bytes
 from unface.worker.settings import Settings
 from unface.worker.warmup import warm_up
 
@@ -131,6 +131,7 @@ class _Worker:
     ) -> None:
         self._link = link
         self._detector = detector
+        self._min_threshold = settings.min_threshold
         self._tickets: dict[int, Ticket] = {}
         self._info = server_info(settings, lambda: detector.serving)
         threads = settings.threads or cores()
@@ -171,6 +172,7 @@ class _Worker:
         try:
             request = request_from_bytes(job["method"], data)
             options = options_of(request)
+            check_thresholds(options.detect.thresholds, self._min_threshold)
         except UnfaceError as error:
             self._fail(job["number"], error, {})
             return None

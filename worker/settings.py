@@ -19,5 +19,6 @@ class Settings:
     plans: str | None = None
     max_message_bytes: int = 64 << 20
     max_pixels: int = 100_000_000
+    min_threshold: float = 0.05
     audit_key_file: str | None = None
     formats: tuple[str, ...] = ("jpeg", "png", "webp")

@@ -4,6 +4,7 @@ import logging
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from issuing import Authority, Pair, key_pem
 from unface.errors import InvalidOption
 from unface.server.access import Access
 from unface.server.config import ServerConfig
-from unface.server.tls import check_exposure, is_local, server_credentials
+from unface.server.tls import check_exposure, is_local, server_context, server_credentials
 
 MANUAL = Path(__file__).parents[2] / "docs" / "security.md"
 WAIT_SECONDS = 20
@@ -213,6 +214,36 @@ def test_a_chain_with_words_between_is_read(tmp_path: Path, authority: Authority
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not on this machine")
+@pytest.mark.parametrize(("mutual", "served"), [(False, True), (True, False)])
+def test_where_certificates_say_who_calls_http_speaks_tls_1_3_alone(
+    tmp_path: Path, authority: Authority, mutual: bool, served: bool
+) -> None:
+    """A session of TLS 1.2 would be resumed when the client's authority is no more."""
+    config = configured(tmp_path, authority.issue(), authority.pem if mutual else None)
+    context = server_context(config)
+    assert context is not None
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(cadata=authority.pem.decode())
+    client.load_cert_chain(*authority.issue("camera").write(tmp_path, "camera"))
+    client.check_hostname = False
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    near = client.wrap_bio(back, there)
+    far = context.wrap_bio(there, back, server_side=True)
+    assert all(goes_on(end) for end in (near, far, near, far, near)) is served
+
+
+def goes_on(end: ssl.SSLObject) -> bool:
+    """Take a handshake as far as it goes now; returns whether it may still succeed."""
+    try:
+        end.do_handshake()
+    except ssl.SSLWantReadError:
+        return True
+    except ssl.SSLError:
+        return False
+    return True
+
+
 def test_the_commands_of_the_manual_make_what_serves(tmp_path: Path) -> None:
     for block in re.findall(r"```sh\n(.*?)```", MANUAL.read_text(), re.DOTALL):
         subprocess.run(["sh", "-ec", block], cwd=tmp_path, check=True, capture_output=True)

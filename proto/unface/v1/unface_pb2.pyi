@@ -250,7 +250,8 @@ class DetectOptions(_message.Message):
     """
     pnet_threshold: _builtins.float
     """Least face probability that the first network (P-Net) passes on; between 0 and 1, both
-    excluded. Default 0.6 ("accurate").
+    excluded. A server takes 0.05 or more, unless its operator says otherwise. Default 0.6
+    ("accurate").
     """
     rnet_threshold: _builtins.float
     """The same for the second network (R-Net). Default 0.7 ("accurate")."""
