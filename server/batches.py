@@ -13,19 +13,10 @@ from unface.server.exchange import Asking, Exchange, parts_of
 from unface.server.status import REQUEST_ID_KEY, Failure
 from unface.v1 import unface_pb2 as pb
 from unface.web.answers import FORMATS, to_report
-from unface.web.archives import (
-    AUDIT_SUFFIX,
-    MOST_WAITING,
-    REPORT,
-    Archive,
-    Archives,
-    File,
-    entry,
-    report_file,
-    zipped,
-)
+from unface.web.archives import AUDIT_SUFFIX, MOST_WAITING, Archive, Archives, File, zipped
 from unface.web.names import NAMELESS, Names, cleaned, disposition, with_suffix
-from unface.web.options import BATCH, Chosen, read_options
+from unface.web.options import BATCH, MAX_TEXT, Chosen, read_options
+from unface.web.outcomes import REPORT, Outcomes, covered, failed
 from unface.web.problems import problem
 from unface.web.responses import Pieces, json_response, while_there
 from unface.web.uploads import Form, Part, boundary_of, too_large
@@ -89,6 +80,8 @@ class Batches:
         names = [value for name, value in query if name == "name"]
         if len(names) > 1:
             raise InvalidOption("name is given twice; once is enough")
+        if names and len(names[0].encode()) > MAX_TEXT:
+            raise InvalidOption(f"name is longer than {MAX_TEXT} bytes")
         options = [(name, value) for name, value in query if name != "name"]
         await archive.place()
         try:
@@ -104,27 +97,34 @@ class Batches:
                 chosen, picture = await self._asking.read_one(exchange, BATCH, options)
                 name = name or picture.file_name or NAMELESS
                 answer = await self._asking.ask(exchange, _bulk(chosen), picture)
+        except InvalidOption:
+            raise  # nothing has been done, and nothing is told of it in the ZIP
         except UnfaceError as error:
             answer = self._asking.refused(exchange, error)
         if isinstance(answer, Failure):
             if answer.reason != Overloaded.__name__:  # that one may come again
-                archive.note(_failed(name or NAMELESS, answer, exchange.request_id))
+                archive.outcomes.add(_failed(name or NAMELESS, answer, exchange.request_id))
             return answer
         image = answer.image.encoded
         exchange.share.add(len(image))
-        report = to_report(answer)
         wanted = with_suffix(cleaned(name), FORMATS[answer.format])
-        stored = await while_there(
-            exchange.request.receive, archive.hand(wanted, image, answer.audit_record.encode())
+        handing = archive.hand(
+            wanted, image, answer.audit_record.encode(), lambda as_: covered(name, as_, answer)
         )
-        archive.note(_covered(name, stored, report))
-        return json_response(report, {REQUEST_ID_KEY: exchange.request_id})
+        await while_there(exchange.request.receive, handing)
+        return json_response(to_report(answer), {REQUEST_ID_KEY: exchange.request_id})
 
     async def close(self, exchange: Exchange) -> Response:
         """End an archive with its report, once its download has everything."""
         archive = self._found(exchange)
         await while_there(exchange.request.receive, archive.close())
-        return json_response({"files": archive.entries}, {REQUEST_ID_KEY: exchange.request_id})
+        headers = {REQUEST_ID_KEY: exchange.request_id}
+        return Response(archive.outcomes.to_json(), 200, headers, media_type="application/json")
+
+    async def delete(self, exchange: Exchange) -> Response:
+        """End an archive as it is, and break its download off."""
+        self._found(exchange).end()
+        return Response(status_code=204, headers={REQUEST_ID_KEY: exchange.request_id})
 
     def _found(self, exchange: Exchange) -> Archive:
         return self.archives.find(str(exchange.request.path_params["id"]))
@@ -152,20 +152,20 @@ class _Batch:
 
     async def files(self) -> list[File]:
         """Return what the ZIP has in it, once all are done."""
-        names, files, entries = Names(REPORT), list[File](), []
+        names, files, outcomes = Names(REPORT), list[File](), Outcomes()
         for number, task in enumerate(self._tasks, 1):
             name, answer = await task
             if isinstance(answer, Failure):
-                entries.append(_failed(name, answer, f"{self._exchange.request_id}.{number}"))
+                outcomes.add(_failed(name, answer, f"{self._exchange.request_id}.{number}"))
                 continue
             record = answer.audit_record.encode()
             wanted = with_suffix(cleaned(name), FORMATS[answer.format])
             stored = names.take(wanted, AUDIT_SUFFIX if record else "")
-            entries.append(_covered(name, stored, to_report(answer)))
+            outcomes.add(covered(name, stored, answer))
             files.append((stored, answer.image.encoded))
             if record:
                 files.append((stored + AUDIT_SUFFIX, record))
-        return [*files, report_file(entries)]
+        return [*files, (REPORT, outcomes.to_json())]
 
     async def cancel(self) -> None:
         """End what is still worked on."""
@@ -207,16 +207,5 @@ def _bulk(chosen: Chosen) -> Chosen:
     return chosen
 
 
-def _covered(name: str, stored: str, report: dict[str, Any]) -> dict[str, Any]:
-    return entry(
-        name,
-        stored,
-        faces=len(report["faces"]),
-        kept=len(report["kept"]),
-        verification=report["verification"],
-    )
-
-
 def _failed(name: str, failure: Failure, request_id: str) -> dict[str, Any]:
-    error = problem(failure.reason, failure.http, failure.message, request_id)
-    return entry(name, None, error=error)
+    return failed(name, problem(failure.reason, failure.http, failure.message, request_id))

@@ -85,9 +85,10 @@ class Rest:
         self._add(app, "POST", "/v1/anonymize", "Anonymize", "anonymize", self._anonymize)
         batches, archive = self._batches, "/v1/archives/{id}"
         self._add(app, "POST", "/v1/batch", "Anonymize", "anonymize", batches.batch)
-        # Opening one, downloading and closing it need no place in the queue.
+        # Opening one, downloading and ending it need no place in the queue.
         self._add(app, "POST", "/v1/archives", "Archive", "anonymize", batches.open)
         self._add(app, "GET", archive, "Archive", ANYBODY, batches.download)
+        self._add(app, "DELETE", archive, "Archive", "anonymize", batches.delete)
         self._add(app, "POST", archive + "/files", "Anonymize", "anonymize", batches.add)
         self._add(app, "POST", archive + "/close", "Archive", "anonymize", batches.close)
         reasons = [*((kind.__name__, http) for kind, _, http in CODES), (INTERNAL_REASON, 500)]
@@ -110,6 +111,7 @@ class Rest:
             path,
             answer,
             methods=[verb],
+            status_code=int(next(iter(told["responses"]))),
             response_class=Response,
             operation_id=f"{verb}{path.replace('/', '_')}".lower().replace("{id}", "id"),
             summary=str(told["summary"]),

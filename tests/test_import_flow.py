@@ -66,6 +66,7 @@ LIBRARIES: dict[str, set[str]] = {
         "fastapi",
         "starlette",
         "uvicorn",
+        "h11",
         "grpc",
         "grpc_health",
         "grpc_reflection",

@@ -27,15 +27,7 @@ def to_detection(answer: pb.DetectResponse) -> dict[str, Any]:
 
 def to_report(answer: pb.AnonymizeResponse) -> dict[str, Any]:
     """Return the answer of Anonymize but for the picture."""
-    verification = None
-    if answer.HasField("verification"):
-        found = answer.verification
-        verification = {
-            "clean": found.clean,
-            "residual": to_faces(found.residual),
-            "rounds": found.rounds,
-            "covered": to_faces(found.covered),
-        }
+    found = answer.verification if answer.HasField("verification") else None
     return {
         "width": answer.width,
         "height": answer.height,
@@ -43,22 +35,28 @@ def to_report(answer: pb.AnonymizeResponse) -> dict[str, Any]:
         **_served(answer),
         "format": FORMATS[answer.format],
         "kept": to_faces(answer.kept),
-        "verification": verification,
+        "verification": found and to_verification(found),
         "audit": json.loads(answer.audit_record) if answer.audit_record else None,
     }
 
 
-def to_faces(faces: Sequence[pb.Face]) -> list[dict[str, Any]]:
-    """Return faces, in their order."""
+def to_verification(found: pb.Verification, *, has_points: bool = True) -> dict[str, Any]:
+    """Return what the check of a covered picture found."""
+    return {
+        "clean": found.clean,
+        "residual": to_faces(found.residual, has_points=has_points),
+        "rounds": found.rounds,
+        "covered": to_faces(found.covered, has_points=has_points),
+    }
+
+
+def to_faces(faces: Sequence[pb.Face], *, has_points: bool = True) -> list[dict[str, Any]]:
+    """Return faces, in their order, with their landmarks unless told otherwise."""
     return [
         {
             "box": _rounded(face.box.x1, face.box.y1, face.box.x2, face.box.y2),
             "score": round(face.score, 6),
-            "landmarks": {
-                name: _rounded(point.x, point.y)
-                for name in POINTS
-                for point in (getattr(face.landmarks, name),)
-            },
+            **({"landmarks": _landmarks(face)} if has_points else {}),
         }
         for face in faces
     ]
@@ -107,6 +105,11 @@ def with_image(report: dict[str, Any], image: bytes) -> tuple[int, Iterator[byte
         yield after
 
     return length, pieces()
+
+
+def _landmarks(face: pb.Face) -> dict[str, Any]:
+    points = {name: getattr(face.landmarks, name) for name in POINTS}
+    return {name: _rounded(point.x, point.y) for name, point in points.items()}
 
 
 def _served(answer: pb.DetectResponse | pb.AnonymizeResponse) -> dict[str, Any]:

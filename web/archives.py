@@ -13,18 +13,16 @@ from typing import Any, TypeVar
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from unface.errors import Overloaded
-from unface.web.answers import to_json
 from unface.web.names import Names
+from unface.web.outcomes import REPORT, Outcomes
 from unface.web.problems import Gone
 from unface.web.responses import CutOff, cut
 
-REPORT = "unface-report.json"
 AUDIT_SUFFIX = ".audit.json"  # behind the name of the picture it is of
 AT_ONCE = 1 << 20  # bytes whose checksum is made on the event loop; more, in a thread
 MOST_ARCHIVES = 8
 MOST_WAITING = 2  # files of one archive under way at once
 QUIET_SECONDS = 60.0  # after which an archive ends
-MOST_FILES = 10_000
 RETRY_MS = 5000
 Result = TypeVar("Result")
 File = tuple[str, bytes]  # its name, and what is in it
@@ -51,6 +49,10 @@ class Zip:
         """Return the last pieces: the directory."""
         self._zip.close()
         return self._sink.take()
+
+    def abandon(self) -> None:
+        """Leave it as it is: or it would be finished, into nothing, when it is forgotten."""
+        self._zip.fp = None
 
 
 class _Sink(io.RawIOBase):
@@ -87,38 +89,32 @@ class _Sink(io.RawIOBase):
         return [pieces[place] for place in sorted(pieces)]
 
 
-def entry(name: str, stored: str | None, **known: Any) -> dict[str, Any]:
-    """Return what the report says of a file."""
-    return {
-        "name": name,
-        "stored": stored,
-        **{"faces": 0, "kept": 0, "verification": None, "error": None},
-        **known,
-    }
-
-
-def report_file(entries: Sequence[dict[str, Any]]) -> File:
-    """Return the report of an archive."""
-    return REPORT, to_json({"files": list(entries)})
-
-
 async def zipped(files: Sequence[File]) -> AsyncGenerator[memoryview, None]:
     """Yield an archive of these files in pieces."""
     archive = Zip()
-    for name, content in files:
-        for piece in await archive.add(name, content):
-            for part in cut(piece):
-                yield part
-    for piece in archive.finish():
-        yield memoryview(piece)
+    try:
+        for name, content in files:
+            for piece in await archive.add(name, content):
+                for part in cut(piece):
+                    yield part
+        for piece in archive.finish():
+            yield memoryview(piece)
+    finally:
+        archive.abandon()
 
 
-@dataclass
+@dataclass(eq=False)
 class _Handed:
-    """Files on their way into an archive."""
+    """Files on their way into an archive, and what its report says of them; None: its end."""
 
     files: Sequence[File]
+    entry: dict[str, Any] | None
     done: asyncio.Future[None]
+
+    def sent(self) -> None:
+        """Tell whoever waits, if somebody still does."""
+        if not self.done.done():
+            self.done.set_result(None)
 
 
 class Archive:
@@ -130,16 +126,18 @@ class Archive:
 
     def __init__(self, ended: Callable[[Archive], None], quiet_seconds: float) -> None:
         self.id = secrets.token_hex(16)
-        self.entries: list[dict[str, Any]] = []
+        self.outcomes = Outcomes()
         self.is_closing = False
         self._names = Names(REPORT)
         self._ended = ended
         self._quiet_seconds = quiet_seconds
         self._has_begun = False
-        self._working = 0
+        self._working = self._placed = 0
         self._places = asyncio.Semaphore(MOST_WAITING)
-        self._queue: asyncio.Queue[_Handed] = asyncio.Queue()
-        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue: list[_Handed] = []
+        self._has_come = asyncio.Event()
+        self._end = _Handed((), None, self._future())
+        self._over = self._future()
         self._timer: asyncio.TimerHandle | None = None
         self._touch()
 
@@ -160,34 +158,45 @@ class Archive:
         if self.is_closing:
             self._places.release()
             raise Gone("the archive is closed; open another one")
+        self._placed += 1
 
     def leave(self) -> None:
         """Give a place back."""
+        self._placed -= 1
         self._places.release()
+        if self.is_closing and not self._placed:
+            self._put(self._end)
 
-    async def hand(self, name: str, content: bytes, beside: bytes = b"") -> str:
+    async def hand(
+        self, name: str, content: bytes, beside: bytes, entry: Callable[[str], dict[str, Any]]
+    ) -> str:
         """Hand a file to the download and wait until it is sent; return its name there.
 
-        `beside` is its audit record.
+        `beside` is its audit record, `entry` what the report is to say of it under that name. When
+        who waits is cancelled before it is being sent, it is not sent.
         """
         stored = self._names.take(name, AUDIT_SUFFIX if beside else "")
         files = [(stored, content)] + ([(stored + AUDIT_SUFFIX, beside)] if beside else [])
-        await self._send(files)
+        handed = _Handed(files, entry(stored), self._future())
+        self._put(handed)
+        try:
+            await self._or_gone(handed.done)
+        finally:
+            if handed in self._queue:
+                self._queue.remove(handed)
         return stored
 
-    def note(self, entry: dict[str, Any]) -> None:
-        """Add a line to the report."""
-        if len(self.entries) < MOST_FILES:
-            self.entries.append(entry)
-
     async def close(self) -> None:
-        """End the archive with its report, once all files are sent; wait until that is sent too."""
+        """End the archive with its report, once all files are sent; wait until that is sent too.
+
+        It ends so too when who waits is cancelled.
+        """
         if self.is_closing:
             raise Gone("the archive is closed already")
         self.is_closing = True
-        for _ in range(MOST_WAITING):
-            await self._or_gone(self._places.acquire())
-        await self._send([])
+        if not self._placed:
+            self._put(self._end)
+        await self._or_gone(self._end.done)
 
     def download(self) -> AsyncGenerator[memoryview, None]:
         """Return the archive in pieces, as files are handed to it; once."""
@@ -200,21 +209,24 @@ class Archive:
         archive = Zip()
         try:
             while True:
-                handed = await self._or_gone(self._queue.get())
-                for name, content in handed.files or [report_file(self.entries)]:
+                handed = await self._or_gone(self._next())
+                for name, content in handed.files or [(REPORT, self.outcomes.to_json())]:
                     for piece in await archive.add(name, content):
                         for part in cut(piece):
                             yield part
                             self._touch()
-                if not handed.files:
+                            self._check()
+                if handed.entry is None:
                     break
-                handed.done.set_result(None)
+                self.outcomes.add(handed.entry)
+                handed.sent()
             for piece in archive.finish():
                 yield memoryview(piece)
-            handed.done.set_result(None)
+            handed.sent()
         except Gone as error:
             raise CutOff from error
         finally:
+            archive.abandon()
             self.end()
 
     def end(self) -> None:
@@ -225,10 +237,19 @@ class Archive:
             self._over.set_result(None)
             self._ended(self)
 
-    async def _send(self, files: Sequence[File]) -> None:
-        handed = _Handed(files, asyncio.get_running_loop().create_future())
-        self._queue.put_nowait(handed)
-        await self._or_gone(handed.done)
+    def _put(self, handed: _Handed) -> None:
+        self._queue.append(handed)
+        self._has_come.set()
+
+    async def _next(self) -> _Handed:
+        while not self._queue:
+            self._has_come.clear()
+            await self._has_come.wait()
+        return self._queue.pop(0)
+
+    def _check(self) -> None:
+        if self._over.done():
+            raise Gone("the archive has ended: its download is over, or nothing came for long")
 
     async def _or_gone(self, wanted: Awaitable[Result]) -> Result:
         """Return what is waited for, or raise `Gone` if the archive ends before."""
@@ -237,10 +258,13 @@ class Archive:
             if not self._over.done():
                 await asyncio.wait((waiting, self._over), return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
-                raise Gone("the archive has ended: its download is over, or nothing came for long")
+                self._check()
             return waiting.result()
         finally:
             waiting.cancel()
+
+    def _future(self) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().create_future()
 
     def _touch(self) -> None:
         if self._timer is not None:

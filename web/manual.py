@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unface.web.answers import POINTS
-from unface.web.options import ANONYMIZE, BATCH, DETECT, OPTIONS, Option, options_of
+from unface.web.options import ANONYMIZE, BATCH, DETECT, MAX_TEXT, OPTIONS, Option, options_of
+from unface.web.outcomes import MAX_NAME
 from unface.web.problems import PROBLEM, TITLES
 
 HERE = "http://127.0.0.1:8080"  # of the examples
@@ -36,6 +37,11 @@ def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"anyOf": [dict(schema), {"type": "null"}]}
 
 
+def _verification(faces: Mapping[str, Any]) -> dict[str, Any]:
+    return _object({"clean": _TRUTH, "residual": faces, "rounds": _WHOLE, "covered": faces})
+
+
+_SCORED = {"box": {**_list(_NUMBER, 4), "description": "x1, y1, x2, y2"}, "score": _NUMBER}
 _FACES = _list(_ref("Face"))
 _FOUND = {
     "width": _WHOLE,
@@ -56,32 +62,30 @@ _REPORT = {
 }
 SCHEMAS: Mapping[str, Any] = {
     "Face": _object(
-        {
-            "box": {**_list(_NUMBER, 4), "description": "x1, y1, x2, y2"},
-            "score": _NUMBER,
-            "landmarks": _object({name: _list(_NUMBER, 2) for name in POINTS}),
-        }
+        {**_SCORED, "landmarks": _object({name: _list(_NUMBER, 2) for name in POINTS})}
     ),
     "Detection": _object(_FOUND),
     "Report": _object(_REPORT),
     "Anonymized": _object({**_REPORT, "image": {**_TEXT, "contentEncoding": "base64"}}),
-    "Verification": _object(
-        {"clean": _TRUTH, "residual": _FACES, "rounds": _WHOLE, "covered": _FACES}
-    ),
+    "Verification": _verification(_FACES),
     "Files": _object(
         {
             "files": _list(
                 _object(
                     {
-                        "name": {**_TEXT, "description": "as it was sent"},
+                        "name": {
+                            **_TEXT,
+                            "description": f"as sent; the last {MAX_NAME} of it",
+                        },
                         "stored": {**_or_null(_TEXT), "description": "in the ZIP"},
                         "faces": _WHOLE,
                         "kept": _WHOLE,
-                        "verification": _or_null(_ref("Verification")),
+                        "verification": _or_null(_verification(_list(_object(_SCORED)))),
                         "error": _or_null(_ref("Problem")),
                     }
                 )
-            )
+            ),
+            "left_out": {**_WHOLE, "description": "files that found no room in the report"},
         }
     ),
     "Archive": _object({"id": _TEXT}),
@@ -93,6 +97,7 @@ SCHEMAS: Mapping[str, Any] = {
             "threads": _WHOLE,
             "device": _TEXT,
             "device_reason": _TEXT,
+            "audit_signed": _TRUTH,
             "formats": _list(_TEXT),
             "limits": _object({"max_bytes": _WHOLE, "max_pixels": _WHOLE}),
             "profiles": _list(
@@ -156,7 +161,7 @@ _NAME = {
     "name": "name",
     "in": "query",
     "description": "The file's name; no path of it is kept.",
-    "schema": _TEXT,
+    "schema": {**_TEXT, "maxLength": MAX_TEXT},
 }
 _ZIP = {"application/zip": {"schema": _PICTURE}}
 _COVERED = {
@@ -246,6 +251,12 @@ OPERATIONS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "description": "Needs no token: who knows the id may download it.",
         "parameters": [_ID],
         "responses": {"200": {"description": "A ZIP archive", "content": _ZIP}},
+    },
+    ("DELETE", "/v1/archives/{id}"): {
+        "summary": "Give an archive up",
+        "description": "Its download breaks off, and what has come of it is no whole ZIP.",
+        "parameters": [_ID],
+        "responses": {"204": {"description": "It has ended"}},
     },
     ("POST", "/v1/archives/{id}/files"): {
         "summary": "Cover a picture and put it into an archive",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import count
 from urllib.parse import quote
 
+MAX_SENT = 1024  # characters that are looked at, from the end: NFC takes their square in time
 MAX_CHARACTERS = 120
 MAX_BYTES = 200  # file systems take 255; " (2)" and ".audit.json" may come on top
 MAX_SUFFIX = 16  # characters; what is longer is no suffix but part of the name
@@ -29,7 +31,7 @@ def cleaned(name: str) -> str:
 
     NFC, at most `MAX_CHARACTERS` with its suffix kept, and a name on Windows too.
     """
-    last = re.split(r"[/\\]", name)[-1]
+    last = re.split(r"[/\\]", name[-MAX_SENT:])[-1]
     composed = unicodedata.normalize("NFC", last)
     seen = "".join(" " if c.isspace() else c for c in composed if _is_seen(c))
     plain = _FORBIDDEN.sub("_", seen).strip(" .")
@@ -53,6 +55,7 @@ class Names:
 
     def __init__(self, *taken: str) -> None:
         self._taken = {name.casefold() for name in taken}
+        self._next: dict[str, int] = {}  # by name: the number that has not been tried
 
     def take(self, name: str, beside: str = "") -> str:
         """Return a cleaned name, or "name (2)" where it is taken.
@@ -60,12 +63,13 @@ class Names:
         With `beside`, such as ".audit.json", the name with that behind it is taken too.
         """
         stem, suffix = _parted(name)
-        number = 1
-        found = name
-        while {found.casefold(), (found + beside).casefold()} & self._taken:
-            number += 1
-            found = f"{stem} ({number}){suffix}"
-        self._taken |= {found.casefold(), (found + beside).casefold()}
+        for number in count(self._next.get(name.casefold(), 1)):
+            found = f"{stem} ({number}){suffix}" if number > 1 else name
+            both = {found.casefold(), (found + beside).casefold()}
+            if not both & self._taken:
+                break
+        self._taken |= both
+        self._next[name.casefold()] = number + 1
         return found
 
 

@@ -15,7 +15,6 @@ from unface.web.problems import PROBLEM, problem
 from unface.web.uploads import ClientLeft, Share
 
 PIECE = 256 << 10  # bytes handed to the connection at once
-STALL_SECONDS = 60.0  # a client that takes nothing for so long has left
 Result = TypeVar("Result")
 Some: TypeAlias = "Iterable[bytes | memoryview] | AsyncGenerator[bytes | memoryview, None]"
 
@@ -27,8 +26,8 @@ class CutOff(Exception):
 class Pieces(Response):
     """An answer sent piece by piece; without a length it is chunked.
 
-    It holds on to `share` until it is sent. What ends it early, such as a client that stands still,
-    breaks the connection, so that nothing looks whole that is not.
+    It holds on to `share` until it is sent. What ends it early breaks the connection, so that
+    nothing looks whole that is not.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Pieces(Response):
             await while_there(receive, self._send(send))
         except ClientLeft:
             pass
-        except (asyncio.TimeoutError, CutOff):
+        except CutOff:
             scope["state"]["cut"]()
             await until_left(receive)
         finally:
@@ -63,8 +62,7 @@ class Pieces(Response):
     async def _send(self, send: Send) -> None:
         async with aclosing(_each(self._pieces)) as pieces:
             async for piece in pieces:
-                message = {"type": "http.response.body", "body": piece, "more_body": True}
-                await asyncio.wait_for(send(message), STALL_SECONDS)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import subprocess
+import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -255,7 +256,7 @@ def test_an_archive_grows_while_it_is_downloaded(
     assert growing.add(photo).status == 200
     closed = growing.close()
     archive, report = opened(growing.download.result())
-    assert closed.json["files"] == report
+    assert closed.json == {"files": report, "left_out": 0}
     assert archive.namelist() == [
         "Ferien é.jpg",
         "Ferien é.jpg.audit.json",
@@ -266,13 +267,56 @@ def test_an_archive_grows_while_it_is_downloaded(
     assert [(entry["name"], entry["stored"]) for entry in report] == [
         ("../Ferien é.png", "Ferien é.jpg"),
         ("b.jpg", None),
-        ("c.jpg", None),
         ("Ferien é.jpg", "Ferien é.webp"),
         ("picture", "picture.jpg"),
     ]
     assert report[1]["error"]["reason"] == "InvalidImage"
     assert b"SECRET" not in growing.download.result().body
     for later in (growing.add(photo), growing.close(), ask(door.http, "GET", growing.path())):
+        assert (later.status, later.reason) == (410, "Gone")
+
+
+def test_a_name_is_bounded(door: ServerProcess, photo: bytes, threads: ThreadPoolExecutor) -> None:
+    growing = Growing(door, threads)
+    refused = growing.add(photo, name="é" * 513)
+    assert (refused.status, refused.reason) == (400, "InvalidOption")
+    assert refused.json["detail"] == "name is longer than 1024 bytes"
+    assert growing.add(photo, name="é" * 512).status == 200
+    growing.close()
+    archive, (entry,) = opened(growing.download.result())
+    assert entry["name"] == "é" * 255
+    assert archive.namelist() == [entry["stored"], REPORT]
+
+
+def test_an_upload_that_breaks_off_does_no_harm_to_the_others(
+    door: ServerProcess, photo: bytes, threads: ThreadPoolExecutor
+) -> None:
+    id = post(door.http, "/v1/archives", b"").json["id"]
+    path = f"/v1/archives/{id}/files?name=left.jpg"
+    for _ in range(3):
+        with dialled(door.http) as connection:
+            connection.sendall(
+                head(door.http, "POST", path, f"content-length: {len(photo)}") + photo
+            )
+            time.sleep(0.5)  # it waits for the download
+    download = threads.submit(ask, door.http, "GET", f"/v1/archives/{id}")
+    other = post(door.http, f"/v1/archives/{id}/files", photo, name="other.jpg")
+    assert other.status == 200
+    assert post(door.http, f"/v1/archives/{id}/close", b"").status == 200
+    archive, report = opened(download.result())
+    assert archive.namelist() == ["other.jpg", REPORT]
+    assert [entry["stored"] for entry in report] == ["other.jpg"]
+
+
+def test_an_archive_that_is_given_up_ends_at_once(
+    door: ServerProcess, photo: bytes, threads: ThreadPoolExecutor
+) -> None:
+    growing = Growing(door, threads)
+    assert growing.add(photo).status == 200
+    answer = ask(door.http, "DELETE", growing.path())
+    assert (answer.status, answer.body) == (204, b"")
+    assert isinstance(growing.download.exception(10), (IncompleteRead, ConnectionError))
+    for later in (growing.add(photo), ask(door.http, "DELETE", growing.path())):
         assert (later.status, later.reason) == (410, "Gone")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import zipfile
@@ -12,16 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unface.errors import Overloaded
-from unface.web.archives import (
-    MOST_ARCHIVES,
-    REPORT,
-    Archive,
-    Archives,
-    Zip,
-    entry,
-    report_file,
-    zipped,
-)
+from unface.v1 import unface_pb2 as pb
+from unface.web.archives import MOST_ARCHIVES, Archive, Archives, Zip, zipped
+from unface.web.outcomes import REPORT, covered
 from unface.web.problems import Gone
 from unface.web.responses import CutOff
 
@@ -43,6 +37,16 @@ def opened(whole: bytes) -> zipfile.ZipFile:
     archive = zipfile.ZipFile(io.BytesIO(whole))
     assert archive.testzip() is None
     return archive
+
+
+async def hand(archive: Archive, name: str, content: bytes = b"x", beside: bytes = b"") -> str:
+    answer = pb.AnonymizeResponse()
+    return await archive.hand(name, content, beside, lambda stored: covered(name, stored, answer))
+
+
+def reported(archive: zipfile.ZipFile) -> list[str]:
+    """Return under which names the report has files in the ZIP."""
+    return [file["stored"] for file in json.loads(archive.read(REPORT))["files"]]
 
 
 # --- ZIP ------------------------------------------------------------------------------------------
@@ -79,18 +83,22 @@ def test_a_large_file_comes_in_small_pieces() -> None:
     assert max(run(sizes)) <= 256 << 10
 
 
-def test_the_report_is_one_object_in_utf_8() -> None:
-    name, content = report_file([entry("é\u202e.jpg", None, error={"reason": "x"})])
-    assert name == REPORT
-    (found,) = json.loads(content)["files"]
-    assert found == {
-        "name": "é\u202e.jpg",
-        "stored": None,
-        "faces": 0,
-        "kept": 0,
-        "verification": None,
-        "error": {"reason": "x"},
-    }
+def test_a_zip_that_is_given_up_says_nothing_when_it_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", said.append)
+
+    async def work() -> None:
+        pieces = zipped([("a", b"x"), ("b", b"x")])
+        await anext(pieces)
+        circle: list[Any] = [pieces.ag_frame.f_locals["archive"]]
+        circle.append(circle)  # forgotten in no order, as after an error
+        await pieces.aclose()
+
+    run(work)
+    gc.collect()
+    assert not said
 
 
 # --- archives that grow ---------------------------------------------------------------------------
@@ -102,25 +110,21 @@ def test_an_archive_is_downloaded_while_files_come_in() -> None:
         download = asyncio.ensure_future(joined(archive.download()))
         for name in ("a.jpg", "a.jpg"):
             await archive.place()
-            stored = await archive.hand(name, LARGE, b"{}" if name == "b" else b"")
-            archive.note(entry(name, stored))
+            await hand(archive, name, LARGE)
             archive.leave()
-        await archive.hand("b.jpg", b"x", b"{}")
+        await hand(archive, "b.jpg", b"x", b"{}")
         await archive.close()
         return await download
 
     archive = opened(run(work))
     assert archive.namelist() == ["a.jpg", "a (2).jpg", "b.jpg", "b.jpg.audit.json", REPORT]
-    assert [f["stored"] for f in json.loads(archive.read(REPORT))["files"]] == [
-        "a.jpg",
-        "a (2).jpg",
-    ]
+    assert reported(archive) == ["a.jpg", "a (2).jpg", "b.jpg"]
 
 
 def test_a_file_is_handed_over_once_it_is_sent_and_not_before() -> None:
     async def work() -> None:
         archive = Archives().open()
-        handing = asyncio.ensure_future(archive.hand("a.jpg", LARGE))
+        handing = asyncio.ensure_future(hand(archive, "a.jpg", LARGE))
         await asyncio.sleep(0.05)
         assert not handing.done()  # nobody downloads
         download = archive.download()
@@ -159,12 +163,77 @@ def test_what_still_comes_is_in_the_archive_that_is_being_closed() -> None:
         await asyncio.sleep(0.05)
         with pytest.raises(Gone, match="closed"):
             await archive.close()
-        await archive.hand("a.jpg", b"x")
+        await hand(archive, "a.jpg", b"x")
         archive.leave()
         await closing
         return await download
 
     assert opened(run(work)).namelist() == ["a.jpg", REPORT]
+
+
+def test_a_file_whose_client_left_before_it_was_sent_is_not_sent() -> None:
+    async def work() -> bytes:
+        archive = Archives().open()
+        left = asyncio.ensure_future(hand(archive, "left.jpg"))
+        other = asyncio.ensure_future(hand(archive, "other.jpg"))
+        await asyncio.sleep(0.05)
+        left.cancel()
+        await asyncio.wait((left,))
+        download = asyncio.ensure_future(joined(archive.download()))
+        await other
+        await archive.close()
+        return await download
+
+    archive = opened(run(work))
+    assert archive.namelist() == ["other.jpg", REPORT]
+    assert reported(archive) == ["other.jpg"]
+
+
+def test_a_file_whose_client_left_while_it_was_sent_is_in_the_zip_and_in_its_report() -> None:
+    async def work() -> bytes:
+        archive = Archives().open()
+        leaving = asyncio.ensure_future(hand(archive, "a.jpg", LARGE))
+        download = archive.download()
+        first = bytes(await anext(download))
+        leaving.cancel()
+        await asyncio.wait((leaving,))
+        rest = asyncio.ensure_future(joined(download))
+        await archive.close()
+        return first + await rest
+
+    archive = opened(run(work))
+    assert archive.namelist() == ["a.jpg", REPORT]
+    assert reported(archive) == ["a.jpg"]
+
+
+def test_it_ends_whole_though_who_closed_it_has_left() -> None:
+    async def work() -> bytes:
+        archive = Archives().open()
+        await archive.place()
+        closing = asyncio.ensure_future(archive.close())
+        await asyncio.sleep(0.05)
+        closing.cancel()
+        download = asyncio.ensure_future(joined(archive.download()))
+        await hand(archive, "a.jpg")
+        archive.leave()
+        return await download
+
+    assert opened(run(work)).namelist() == ["a.jpg", REPORT]
+
+
+def test_an_archive_that_is_ended_breaks_off_within_a_file() -> None:
+    async def work() -> None:
+        archive = Archives().open()
+        handing = asyncio.ensure_future(hand(archive, "a.jpg", LARGE))
+        download = archive.download()
+        await anext(download)
+        archive.end()
+        with pytest.raises(CutOff):
+            await anext(download)
+        with pytest.raises(Gone):
+            await handing
+
+    run(work)
 
 
 def test_an_archive_is_downloaded_once() -> None:
@@ -180,7 +249,7 @@ def test_an_archive_is_downloaded_once() -> None:
 
 async def ended(archive: Archive) -> None:
     """Check that everything says that an archive has ended."""
-    for call in (archive.place, archive.close, lambda: archive.hand("a", b"x")):
+    for call in (archive.place, archive.close, lambda: hand(archive, "a", b"x")):
         with pytest.raises(Gone):
             await call()
 
@@ -189,7 +258,7 @@ def test_a_download_that_goes_away_ends_it() -> None:
     async def work() -> None:
         archives = Archives()
         archive = archives.open()
-        handing = asyncio.ensure_future(archive.hand("a.jpg", LARGE))
+        handing = asyncio.ensure_future(hand(archive, "a.jpg", LARGE))
         download = archive.download()
         await anext(download)
         await download.aclose()  # type: ignore[attr-defined]
@@ -211,7 +280,7 @@ def test_a_quiet_archive_ends_and_its_download_is_broken() -> None:
         await ended(archive)
         lonely = archives.open()  # nobody downloads it
         with pytest.raises(Gone):
-            await lonely.hand("a.jpg", b"x")
+            await hand(lonely, "a.jpg", b"x")
 
     run(work)
 
@@ -222,7 +291,7 @@ def test_an_archive_is_not_quiet_while_a_file_is_worked_on() -> None:
         download = asyncio.ensure_future(joined(archive.download()))
         with archive.working():
             await asyncio.sleep(0.5)
-        await archive.hand("a.jpg", b"x")
+        await hand(archive, "a.jpg", b"x")
         await archive.close()
         return await download
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
+from itertools import count
 
 import pytest
 from hypothesis import given
@@ -117,6 +119,28 @@ def test_what_lies_beside_a_file_is_taken_too() -> None:
     assert taken.take("a.jpg.audit.json") == "a.jpg.audit.json"
     assert taken.take("a.jpg", ".audit.json") == "a (2).jpg"
     assert taken.take("a (2).jpg.audit.json") == "a (2).jpg.audit (2).json"
+
+
+def test_equal_names_are_counted_on_and_not_from_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[int] = []
+
+    def counted(start: int) -> Iterator[int]:
+        for number in count(start):
+            tried.append(number)
+            yield number
+
+    monkeypatch.setattr("unface.web.names.count", counted)
+    taken = Names()
+    assert len({taken.take("a.jpg") for _ in range(1000)}) == 1000
+    assert tried == [*range(1, 1001)]
+
+
+def test_of_a_long_name_only_the_end_is_looked_at() -> None:
+    assert cleaned("a/" + "b" * 1020 + ".jpg") == "b" * 116 + ".jpg"
+    hostile = "a" + "\u0300" * 500_000 + "\u0327" * 500_000 + ".jpg"  # would take hours
+    assert cleaned(hostile).endswith(".jpg")
 
 
 @given(st.lists(names.map(cleaned), max_size=20))
