@@ -66,6 +66,16 @@ test("overlap is 1 for a box with itself, 0 beside it, a third for half of it", 
   assert.equal(boxes.overlap([1, 1, 1, 1], [1, 1, 1, 1]), 0);
 });
 
+test("a preview is small, but not too low to tell anything", () => {
+  const factor = (width, height) => boxes.previewFactor({ width, height }, 1600);
+  assert.equal(factor(1600, 1200), 1);
+  assert.equal(factor(1, 900), 1);
+  assert.equal(factor(4000, 3000), 0.4);
+  assert.equal(factor(3000, 4000), 0.4);
+  assert.equal(factor(20000, 400), 0.4); // 8000 x 160
+  assert.equal(factor(4000, 800), 0.5); // 2000 x 400
+});
+
 test("boxes for a smaller picture are short numbers", () => {
   assert.deepEqual(boxes.scaledBoxes([[1, 2, 3.3333333, 4]], 0.4), [[0.4, 0.8, 1.33, 1.6]]);
   assert.deepEqual(boxes.scaledBoxes([], 0.4), []);

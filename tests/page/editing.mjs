@@ -78,6 +78,56 @@ export async function selfCheck(context, url, { downloads, file, threshold }) {
   return { residual, before, after, file: file_ };
 }
 
+// What the check finds is hidden one by one: the others stay to be seen.
+export async function oneByOne(context, url, { file, threshold }) {
+  const page = await Page.open(context, url);
+  await page.dropped(file);
+  await page.slider('Certainty needed').fill(String(threshold));
+  await page.sees(/still to be seen/);
+  const counts = [[await page.faces.count(), await page.found.count()]];
+  while (await page.found.count()) {
+    await page.found.first().click();
+    await page.drawn();
+    counts.push([await page.faces.count(), await page.found.count()]);
+  }
+  await page.sees('Checked: no face found in the result.');
+  return { counts };
+}
+
+// Settings are changed while a ZIP is made.
+export async function changing(context, url, { downloads, files }) {
+  const page = await Page.open(context, url, downloads);
+  await page.dropped(...files);
+  await page.page.getByRole('checkbox', { name: /Audit record/ }).check();
+  const coming = page.page.waitForEvent('download');
+  await page.button('Download all (ZIP)').click();
+  await page.page.getByRole('radio', { name: 'Solid' }).check({ force: true });
+  await page.sees(/photos in unface\.zip/);
+  const rows = await page.page.getByRole('listitem').allInnerTexts();
+  return { zip: await page.save(await coming, 0), saved: rows.filter((row) => /saved/.test(row)).length };
+}
+
+// Photos are taken away: the focus stays near, and decisions are not lost without a question.
+export async function removing(context, url, { files, size, keep }) {
+  const page = await Page.open(context, url);
+  const asked = [];
+  let answer = 'dismiss';
+  page.page.on('dialog', (dialog) => asked.push(dialog.message()) && dialog[answer]());
+  const focus = () => page.page.evaluate(() => document.activeElement.textContent);
+  await page.dropped(...files);
+  await page.clickFace(size, keep);
+  await page.button('Remove pair.jpg').focus();
+  await page.page.keyboard.press('Enter');
+  await page.drawn();
+  const near = await focus();
+  await page.button('Remove all').click();
+  const left = await page.page.getByRole('listitem').count();
+  answer = 'accept';
+  await page.button('Remove all').click();
+  await page.drawn();
+  return { near, left, asked, start: await focus() };
+}
+
 // The preview at places of the slider between before and after.
 export async function compare(context, url, { downloads, file, places }) {
   const page = await Page.open(context, url, downloads);

@@ -14,7 +14,7 @@ async function tour(context, url, { files, draw, size, phone }, visit) {
   const name = (english, other) => (chinese ? other : english);
   await visit('empty', page);
   await page.dropped(...files);
-  await page.sees(/still to be seen|仍可见/);
+  await page.sees(/still to be seen|张脸可见/);
   await page.settled();
   await visit('found', page);
   await page.show('group');

@@ -60,6 +60,15 @@ test("a file is told by its first bytes, not by its name", () => {
   assert.equal(kindOf(bytes()), "unknown");
 });
 
+test("a WebP with EXIF may be turned", async () => {
+  const turned = async (...parts) => (await examined(new Blob(parts), limits)).isTurned;
+  const webp = (flags) => ["RIFF\0\0\0\0WEBPVP8X\n\0\0\0", bytes(flags)];
+  assert.equal(await turned(...webp(8)), true);
+  assert.equal(await turned(...webp(16)), false);
+  assert.equal(await turned("RIFF\0\0\0\0WEBPVP8 \n\0\0\0", bytes(8)), false);
+  assert.equal(await turned(bytes(0xff, 0xd8, 0xff, 0xe1)), false);
+});
+
 test("each file that cannot be taken has its reason", async () => {
   const reason = async (...parts) => (await examined(new Blob(parts), limits)).reason;
   const jpeg = bytes(0xff, 0xd8, 0xff, 0xe0);

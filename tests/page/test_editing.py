@@ -187,6 +187,34 @@ def test_the_check_shows_faces_that_are_left_and_hides_them_in_one_click(
     assert len(boxes_in(pixels_of(taken.unsure.path), profile="privacy")) == 4
 
 
+def test_faces_that_are_left_can_be_hidden_one_by_one(play: Any, taken: Any) -> None:
+    counts = play("oneByOne", file=taken.unsure.path, threshold=99)["counts"]
+    assert counts == [[1, 3], [2, 2], [3, 1], [4, 0]]
+
+
+def test_one_zip_is_covered_in_one_way(play: Any, taken: Any, tmp_path: Path) -> None:
+    files = []
+    for n in range(6):
+        files.append(tmp_path / f"photo-{n}.jpg")
+        files[-1].write_bytes(taken.pair.path.read_bytes())
+    report = play("changing", files=files)
+    with zipfile.ZipFile(report["zip"]["path"]) as archive:
+        records = [archive.read(n) for n in archive.namelist() if n.endswith(".audit.json")]
+    assert [json.loads(one)["record"]["mask"]["method"] for one in records] == ["mosaic"] * 6
+    assert report["saved"] == 0  # in the way that is chosen now
+
+
+def test_taking_photos_away_asks_for_decisions_and_keeps_the_focus(play: Any, taken: Any) -> None:
+    files = [taken.group.path, taken.pair.path, taken.single.path]
+    keep = taken.group.face(1)
+    report = play("removing", files=files, size=taken.group.size, keep=keep)
+    assert "single.jpg" in report["near"]
+    assert report["left"] == 2
+    assert len(report["asked"]) == 2
+    assert "1 photo" in report["asked"][0]
+    assert report["start"] == "Choose photos"
+
+
 def test_before_and_after_stand_side_by_side(play: Any, taken: Any) -> None:
     places = [0, 50, 100]
     report = play("compare", file=taken.group.path, places=places)

@@ -10,7 +10,7 @@ import pytest
 from page.browsing import Browser, check, page_of
 from page.photos import EMPTY_PLACE
 from scenes import iou
-from serving import ServerProcess
+from serving import ServerProcess, serving
 
 import unface
 
@@ -110,3 +110,11 @@ def test_the_page_tells_the_truth_about_where_photos_are_worked_on(
     said = play("truth")["said"]
     assert said.startswith(f"Processed on this machine by {info.backend} {info.precision} (")
     assert said.endswith("nothing is stored.")
+
+
+def test_the_page_names_the_host_where_it_is_not_this_machine(browser: Browser) -> None:
+    with serving("--http-port", "0", "--http-names", "photos.localhost") as server:
+        url = page_of(server).replace("127.0.0.1", "photos.localhost")
+        report = browser.play("truth", url)
+        check(report, url)
+    assert report["said"].startswith(f"Processed on {url.split('/')[2]} by ")

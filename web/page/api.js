@@ -88,18 +88,11 @@ async function readable(file) {
   }
 }
 
-/** @param {number} ms @param {AbortSignal} signal @returns {Promise<void>} */
+/** @param {number} ms @param {AbortSignal} signal */
 function pause(ms, signal) {
   return new Promise((resolve, reject) => {
-    const end = () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener("abort", end);
-      resolve();
-    }, ms);
-    signal.addEventListener("abort", end, { once: true });
+    setTimeout(resolve, ms);
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
   });
 }
 
@@ -144,6 +137,11 @@ export async function addToArchive(archive, name, file, fields, signal) {
 /** @param {string} archive @param {AbortSignal} signal */
 export function closeArchive(archive, signal) {
   return call(`${archive}/close`, { method: "POST", signal });
+}
+
+/** Ends a ZIP at once, unfinished. @param {string} archive */
+export function endArchive(archive) {
+  return call(archive, { method: "DELETE", keepalive: true });
 }
 
 /** Whether the server answers; takes what it says about itself. */

@@ -7,7 +7,8 @@ import { connectIntake, names } from "./intake.js";
 import { changed, listen, state } from "./state.js";
 import { chooseLanguage, chosenLanguage, words } from "./strings.js";
 
-const DESK_MS = 2000; // then the rest is loaded, whatever happens
+const DESK_MS = 300; // then the rest is loaded, whatever happens
+const RETRY_MS = 2000;
 
 /** What serves, and where. */
 function drawServer() {
@@ -67,7 +68,7 @@ function openDesk() {
     // The server has gone before the page was whole, and browsers do not try again by themselves.
     state.connection = "lost";
     drawServer();
-    setInterval(async () => (await answers()) && location.reload(), DESK_MS);
+    setInterval(async () => (await answers()) && location.reload(), RETRY_MS);
   });
 }
 

@@ -46,8 +46,7 @@ function remove(photo) {
 }
 
 function focusStart() {
-  const button = by("start").querySelector("button");
-  button?.focus();
+  by("start").querySelector("button")?.focus();
 }
 
 function clear() {

@@ -131,19 +131,25 @@ async function downloadAll() {
     /** @type {string[]} */ const failed = [];
     const archive = await api.openArchive(signal);
     follow(archive, "unface.zip");
-    for (const [i, photo] of photos.entries()) {
-      say([words().downloading(i, photos.length)]);
-      await settled(photo, signal);
-      if (!state.photos.includes(photo)) continue; // taken away in the meantime
-      const outcome = photo.state === "ready" ? await addOne(archive, photo, settings, signal) : null;
-      if (outcome === null) failed.push(photo.name);
-      else {
-        saved.push(photo);
-        if (outcome > 0) left.push(photo.name);
+    try {
+      for (const [i, photo] of photos.entries()) {
+        say([words().downloading(i, photos.length)]);
+        await settled(photo, signal);
+        if (!state.photos.includes(photo)) continue; // taken away in the meantime
+        const outcome = photo.state === "ready" ? await addOne(archive, photo, settings, signal) : null;
+        if (outcome === null) failed.push(photo.name);
+        else {
+          saved.push(photo);
+          if (outcome > 0) left.push(photo.name);
+        }
+        progress(i + 1, photos.length);
       }
-      progress(i + 1, photos.length);
+      await api.closeArchive(archive, signal);
+    } catch (error) {
+      api.endArchive(archive).catch(() => {}); // it may have ended by itself
+      throw error;
     }
-    await api.closeArchive(archive, signal);
+    failed.push(...state.photos.filter((photo) => photo.state === "refused").map(({ name }) => name));
     say([
       words().downloaded(saved.length),
       ...(left.length ? [words().downloadLeft(left)] : []),

@@ -5,7 +5,7 @@ import { boxBetween, grownBox, leastSide, movedBox, resizedBox } from "./boxes.j
 import * as edits from "./edits.js";
 import { by } from "./elements.js";
 import { drawFrames } from "./overlay.js";
-import { changed, edit, framesOf, newName, residualOf, setHistory, state } from "./state.js";
+import { changed, edit, framesOf, newName, openResidual, setHistory, state } from "./state.js";
 
 /**
  * @typedef {import("./boxes.js").Box} Box
@@ -20,6 +20,7 @@ const ARROWS = /** @type {Record<string, number[]>} */ ({
 });
 
 const svg = /** @type {SVGSVGElement} */ (/** @type {unknown} */ (document.getElementById("frames")));
+const ground = by("ground");
 /** @type {Drag | null} */
 let drag = null;
 
@@ -31,7 +32,7 @@ export function drawEditor() {
     drag?.moved && item.id === drag.id ? { ...item, box: drag.draft, landmarks: null } : item,
   );
   drawFrames(svg, {
-    size: photo, items, residual: residualOf(photo) ?? [], selected: state.selected,
+    size: photo, items, residual: openResidual(photo), selected: state.selected,
     draft: drag?.moved && drag.id === "" ? drag.draft : null, details: state.details,
     result: state.view === "result",
   });
@@ -56,14 +57,10 @@ export function settleResidual(photo, faces, hide) {
 export function addInMiddle() {
   const photo = state.shown;
   if (photo?.state !== "ready") return;
-  const [all, ground] = [svg, by("ground")].map((part) => part.getBoundingClientRect());
-  const left = Math.max(all.left, ground.left);
-  const top = Math.max(all.top, ground.top);
-  const right = Math.min(all.right, ground.right);
-  const bottom = Math.min(all.bottom, ground.bottom);
-  const [x, y] = point({ clientX: (left + right) / 2, clientY: (top + bottom) / 2 });
-  const seen = Math.min(right - left, bottom - top) * (photo.width / all.width);
-  const half = Math.max(seen / 12, leastSide(photo));
+  const { left, top, width, height } = ground.getBoundingClientRect();
+  const [x, y] = point({ clientX: left + width / 2, clientY: top + height / 2 });
+  const seen = Math.min(width, height) * (photo.width / svg.getBoundingClientRect().width);
+  const half = Math.max(Math.min(seen, photo.width, photo.height) / 12, leastSide(photo));
   const box = boxBetween([x - half, y - half], [x + half, y + half], photo);
   focusFrame(addBoxes(photo, [box], "drawn"));
 }
@@ -158,7 +155,7 @@ function click(event) {
 /** @param {string} id */
 function hideResidual(id) {
   const photo = state.shown;
-  const face = photo && residualOf(photo)?.find((found) => found.id === id);
+  const face = photo && openResidual(photo).find((found) => found.id === id);
   if (photo && face) focusFrame(settleResidual(photo, [face], true));
 }
 
@@ -223,11 +220,10 @@ export function redo() {
 }
 
 // Beside the picture, too: a box for a face at the border may begin there.
-by("ground").addEventListener("pointerdown", (event) => {
-  const { left, top } = by("ground").getBoundingClientRect();
-  const { clientWidth, clientHeight } = by("ground");
-  const isOnBar = event.clientX - left > clientWidth || event.clientY - top > clientHeight;
-  if (!isOnBar && state.view !== "compare") press(event);
+ground.addEventListener("pointerdown", (event) => {
+  const { left, top } = ground.getBoundingClientRect();
+  const [x, y] = [event.clientX - left, event.clientY - top]; // not on its scroll bars
+  if (x < ground.clientWidth && y < ground.clientHeight && state.view !== "compare") press(event);
 });
 svg.addEventListener("pointermove", pull);
 svg.addEventListener("pointerup", release);

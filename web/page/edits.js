@@ -56,8 +56,7 @@ export function redone(history) {
 /** Hides what is kept and keeps what is hidden. @param {Edits} edits @param {string} id
  * @returns {Edits} */
 export function toggled(edits, id) {
-  const kept = edits.kept.includes(id) ? edits.kept.filter((k) => k !== id) : [...edits.kept, id];
-  return { ...edits, kept };
+  return toggledAll(edits, [id], edits.kept.includes(id));
 }
 
 /** Hides or keeps many. @param {Edits} edits @param {string[]} ids @param {boolean} hide

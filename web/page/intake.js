@@ -17,7 +17,7 @@ export async function addFiles(files) {
   if (!photos.length) return;
   state.photos.push(...photos);
   state.shown ??= photos[0];
-  changed();
+  // Drawn once the first is examined: its search starts with the same frame.
   for (let i = 0; i < photos.length; i += EXAMINED_AT_ONCE) {
     await Promise.all(photos.slice(i, i + EXAMINED_AT_ONCE).map(examine));
   }
@@ -25,9 +25,10 @@ export async function addFiles(files) {
 
 /** @param {Photo} photo */
 async function examine(photo) {
-  const { kind, reason } = await examined(photo.file, limits());
+  const { kind, reason, isTurned } = await examined(photo.file, limits());
   photo.kind = kind;
   photo.reason = reason;
+  photo.byServer = isTurned ?? false;
   photo.state = reason ? "refused" : "waiting";
   if (reason && photo === state.shown) {
     // A picture is better to look at than what was refused.

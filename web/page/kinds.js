@@ -20,9 +20,12 @@ const SIGNATURES = /** @type {const} */ ([
   ["video", 4, "ftyp"],
 ]);
 
-/** Returns "jpeg", "heic", ... or "unknown". @param {Uint8Array} bytes the first 16 of a file */
+const FIRST = 21;
+const EXIF = 8; // RFC 9649, 2.7: a flag of VP8X
+
+/** Returns "jpeg", "heic", ... or "unknown". @param {Uint8Array} bytes the first of a file */
 export function kindOf(bytes) {
-  const text = String.fromCharCode(...bytes.subarray(0, 16));
+  const text = String.fromCharCode(...bytes.subarray(0, FIRST));
   for (const [kind, at, signature] of SIGNATURES) {
     if (text.startsWith(signature, at)) return kind;
   }
@@ -31,14 +34,14 @@ export function kindOf(bytes) {
 
 /**
  * Why a file cannot be taken, as a key of the strings; "" when it can be. `accepted` are the
- * server's formats.
+ * server's formats. `isTurned`: a WebP that browsers may not show upright, as they do a JPEG.
  * @param {Blob} file @param {{formats: string[], maxBytes: number}} limits
- * @returns {Promise<{kind: string, reason: string}>}
+ * @returns {Promise<{kind: string, reason: string, isTurned?: boolean}>}
  */
 export async function examined(file, { formats, maxBytes }) {
   let bytes;
   try {
-    bytes = new Uint8Array(await file.slice(0, 16).arrayBuffer());
+    bytes = new Uint8Array(await file.slice(0, FIRST).arrayBuffer());
   } catch {
     return { kind: "unknown", reason: "fileUnreadable" };
   }
@@ -47,5 +50,6 @@ export async function examined(file, { formats, maxBytes }) {
   if (kind === "heic") return { kind, reason: "fileHeic" };
   if (kind === "unknown") return { kind, reason: "fileUnknown" };
   if (!formats.includes(kind)) return { kind, reason: "fileFormat" };
-  return { kind, reason: file.size > maxBytes ? "fileLarge" : "" };
+  const isTurned = kind === "webp" && bytes[15] === 0x58 && (bytes[20] & EXIF) > 0; // "VP8X"
+  return { kind, reason: file.size > maxBytes ? "fileLarge" : "", isTurned };
 }

@@ -101,7 +101,6 @@ function newRow(photo) {
   open.append(frame, text);
   const again = /** @type {HTMLButtonElement} */ (make("button", "again quiet"));
   const remove = /** @type {HTMLButtonElement} */ (make("button", "remove quiet", "×"));
-  for (const button of [open, again, remove]) button.type = "button";
   item.append(open, again, remove);
   by("photos").append(item);
   const row = { item, open, image, status, remove, again };

@@ -36,8 +36,8 @@ function set(target, attributes) {
 }
 
 /** @param {Box} box */
-function rectangle([x1, y1, x2, y2]) {
-  return { x: x1, y: y1, width: Math.max(x2 - x1, 0), height: Math.max(y2 - y1, 0) };
+function rectangle([x, y, x2, y2]) {
+  return { x, y, width: Math.max(x2 - x, 0), height: Math.max(y2 - y, 0) };
 }
 
 /** Draws a scene; null draws nothing. @param {SVGSVGElement} svg @param {Scene | null} scene */

@@ -29,6 +29,8 @@ export function drawPanel() {
   by("threshold-value").textContent = `${range("threshold", Math.round(settings.threshold * 100))} %`;
   by("profile-hint").textContent = word(PROFILE_WORDS[settings.profile]);
   by("audit", HTMLInputElement).checked = settings.audit;
+  const isSigned = state.info?.audit_signed;
+  by("audit-hint").textContent = `${words().auditHint} ${isSigned ? words().auditSigned : words().auditUnsigned}`;
   drawCount();
 }
 

@@ -1,6 +1,7 @@
 // @ts-check
 // Thumbnails of all photos, previews of the one that is shown and its neighbours.
 
+import { anonymize, Lost } from "./api.js";
 import { changed, resultKey, state } from "./state.js";
 
 /**
@@ -16,7 +17,7 @@ const THUMBNAIL_SIDE = 160;
 
 const MOST_PREVIEWS = 20; // some hundred kilobytes each
 
-/** @type {Map<Photo, Preview>} by when they were last near, longest ago first */
+/** @type {Map<Photo, Preview>} */
 const previews = new Map();
 /** @type {Task[]} */
 let tasks = [];
@@ -33,19 +34,13 @@ export function previewOf(photo) {
 /** Makes what the photo that is shown and the others need, the shown one first. */
 export function wantPictures() {
   const near = neighbourhood();
-  for (const photo of near) {
-    const preview = previews.get(photo);
-    if (!preview) continue;
-    previews.delete(photo);
-    previews.set(photo, preview);
-  }
   for (const [photo, preview] of previews) {
     const { state: step, width, height } = photo;
-    // It lies otherwise than the server sees it: its frames would be in wrong places.
+    // The frames would be in wrong places.
     if (step === "ready" && (preview.width !== width || preview.height !== height)) {
-      photo.undecodable = true;
+      misread(photo);
       forget(photo, preview);
-    } else if (previews.size > MOST_PREVIEWS) forget(photo, preview);
+    } else if (previews.size > MOST_PREVIEWS && !near.includes(photo)) forget(photo, preview);
   }
   const previewTasks = near
     .filter((photo) => usable(photo) && !previews.has(photo))
@@ -61,6 +56,7 @@ export function wantPictures() {
 
 /** @param {Photo} photo */
 function usable(photo) {
+  if (photo.byServer && (photo.state === "failed" || state.connection !== "ok")) return false;
   return photo.state !== "refused" && photo.state !== "new" && !photo.undecodable;
 }
 
@@ -71,17 +67,35 @@ function neighbourhood() {
   return [at, at + 1, at - 1].map((i) => state.photos[i]).filter(Boolean);
 }
 
-function next() {
-  if (current || !tasks.length) return;
-  current = tasks.shift() ?? null;
-  if (!current) return;
-  worker ??= newWorker();
-  worker.postMessage({
-    file: current.photo.file,
-    kind: current.photo.kind,
-    previewSide: current.preview ? PREVIEW_SIDE : 0,
-    thumbnailSide: current.photo.thumbnail ? 0 : THUMBNAIL_SIDE,
-  });
+async function next() {
+  const task = tasks[0];
+  if (current || !task) return;
+  const { photo, preview } = current = task;
+  try {
+    const file = photo.byServer ? await upright(photo) : photo.file;
+    worker ??= newWorker();
+    worker.postMessage({
+      file,
+      previewSide: preview ? PREVIEW_SIDE : 0,
+      thumbnailSide: photo.thumbnail ? 0 : THUMBNAIL_SIDE,
+    });
+  } catch (error) {
+    if (!(error instanceof Lost)) return finish({ error: String(error) });
+    current = null; // once the server is back
+  }
+}
+
+/** A photo as the server sees it. @param {Photo} photo */
+async function upright({ file, stop }) {
+  const fields = { cover_only: "true", format: "jpeg", priority: "interactive" };
+  return (await anonymize(file, fields, stop.signal)).blob();
+}
+
+/** The browser does not see a photo as the server does. @param {Photo} photo */
+function misread(photo) {
+  photo.undecodable = photo.byServer;
+  photo.byServer = true;
+  photo.thumbnail = "";
 }
 
 function newWorker() {
@@ -91,7 +105,7 @@ function newWorker() {
   return made;
 }
 
-/** @param {{width: number, height: number, factor: number, preview: Blob | null,
+/** @param {{file: Blob, width: number, height: number, factor: number, preview: Blob | null,
  *   thumbnail: Blob | null} | {error: string}} made */
 function finish(made) {
   const task = current;
@@ -103,12 +117,12 @@ function finish(made) {
 /** @param {Task} task @param {any} made */
 function keep({ photo, preview }, made) {
   if (made.error) {
-    photo.undecodable = true;
+    misread(photo);
   } else {
     if (made.thumbnail) photo.thumbnail = URL.createObjectURL(made.thumbnail);
     if (!photo.width) [photo.width, photo.height] = [made.width, made.height];
     if (preview) {
-      const small = made.preview ?? photo.file;
+      const small = made.preview ?? made.file;
       const before = URL.createObjectURL(small);
       const { width, height, factor } = made;
       previews.set(photo, { width, height, factor, before, small, after: "", afterKey: "" });

@@ -60,7 +60,7 @@ function drawPictures(photo) {
   ground.setAttribute("aria-busy", String(photo?.state === "detecting"));
 }
 
-/** Why the picture does not show what a download would. @param {Photo} photo */
+/** Why the picture is not what a download would be. @param {Photo} photo */
 function pillText(photo) {
   if (photo.state === "detecting") return words().stateDetecting;
   if (!isOld(photo)) return "";
@@ -96,8 +96,8 @@ function fit(photo) {
   ground.style.setProperty("--ratio", String(ratio)); // gives it its height on a phone
   const { clientWidth, clientHeight } = ground;
   const width = Math.min(clientWidth, clientHeight * ratio) * zoom;
-  picture.style.width = `${Math.max(Math.floor(width), 1)}px`;
-  picture.style.height = `${Math.max(Math.floor(width / ratio), 1)}px`;
+  picture.style.width = `${Math.floor(width)}px`;
+  picture.style.height = `${Math.floor(width / ratio)}px`;
 }
 
 function mostZoom() {
@@ -171,7 +171,7 @@ function checkText(photo, left) {
   if (left?.length) return words().checkTitleLeft(left.length);
   if (left) return framesOf(photo).some((i) => !i.hidden) ? words().checkTitleKept : words().checkTitleClean;
   if (photo.check.state === "failed") return words().checkTitleFailed(photo.check.message);
-  return photo.check.state === "running" ? words().checkTitleRunning : words().checkTitleWaiting;
+  return words().checkTitleRunning;
 }
 
 /** @param {boolean} hide */

@@ -15,7 +15,7 @@ import { coverFields, usualSettings } from "./options.js";
  *   state: "new" | "waiting" | "detecting" | "ready" | "failed" | "refused",
  *   reason: string, message: string, width: number, height: number, faces: Face[], known: Face[], named: number,
  *   profile: string, history: edits.History, check: Check, changedAt: number, saved: string,
- *   thumbnail: string, undecodable: boolean, stop: AbortController}} Photo
+ *   thumbnail: string, byServer: boolean, undecodable: boolean, stop: AbortController}} Photo
  * @typedef {{version: string, backend: string, precision: string, device: string, threads: number,
  *   formats: string[], maxBytes: number, maxPixels: number,
  *   profiles: {name: string, precision: string, threshold: number}[]}} Info
@@ -72,7 +72,7 @@ export function newPhoto(file) {
     id: `p${++lastId}`, file, name: file.name || "picture", kind: "", state: "new", reason: "", message: "",
     width: 0, height: 0, faces: [], known: [], named: 0, profile: "",
     history: edits.newHistory(), check: noCheck(), changedAt: 0, saved: "", thumbnail: "",
-    undecodable: false, stop: new AbortController(),
+    byServer: false, undecodable: false, stop: new AbortController(),
   };
 }
 
@@ -103,6 +103,12 @@ export function resultKey(photo, settings) {
 export function residualOf(photo, settings) {
   const { state: step, key, residual } = photo.check;
   return step === "done" && key === resultKey(photo, settings) ? residual : null;
+}
+
+/** What the last check found and nobody decided about since. @param {Photo} photo */
+export function openResidual(photo) {
+  const items = framesOf(photo);
+  return photo.check.residual.filter((face) => items.every((item) => item.box !== face.box));
 }
 
 /** A step of a person in a photo. @param {Photo} photo @param {edits.Edits} next

@@ -19,7 +19,6 @@ export const en = {
   choosePhotos: "Choose photos",
   chooseFolder: "Choose folder",
   camera: "Camera",
-  add: "Add photos",
   clear: "Remove all",
   /** @param {number} n */
   clearSure: (n) => `Remove all? What you decided in ${count(n, "photo", "photos")} is not downloaded yet.`,
@@ -89,7 +88,6 @@ export const en = {
   /** @param {number} n */
   checkTitleLeft: (n) => `The check found ${count(n, "face", "faces")} still to be seen.`,
   checkTitleRunning: "Checking the result for faces…",
-  checkTitleWaiting: "The result is checked for faces in a moment.",
   /** @param {string} why */
   checkTitleFailed: (why) => `The check could not be made: ${why}`,
   /** @param {number} n */
@@ -117,7 +115,9 @@ export const en = {
   shapeEllipse: "Ellipse",
   shapeRectangle: "Rectangle",
   audit: "Audit record with each download",
-  auditHint: "A JSON file that proves what was done to the photo; no name and no pixel in it.",
+  auditHint: "A JSON file that says what was done to the photo; no name and no pixel in it.",
+  auditSigned: "Signed by this server.",
+  auditUnsigned: "Not signed: this server has no key.",
   download: "Download photo",
   downloadAll: "Download all (ZIP)",
   downloadHint: "In full size. Location and camera data are left out.",
@@ -167,7 +167,7 @@ export const en = {
     ["← ↑ → ↓", "move the box"],
     ["Shift + ← ↑ → ↓", "make it smaller or larger"],
     ["Delete", "take the box away"],
-    ["B", "add a box in the middle of the picture"],
+    ["B", "add a box in the middle of what is seen"],
     ["Ctrl + Z", "undo"],
     ["Ctrl + Shift + Z", "redo"],
     ["1, 2, 3", "original, result, compare"],
