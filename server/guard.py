@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from http import HTTPStatus
 
@@ -15,15 +16,19 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from unface.errors import InvalidOption, UnfaceError
 from unface.server.access import request_id
 from unface.server.config import ServerConfig
 from unface.server.status import REQUEST_ID_KEY, Failure, failure_from_exception
 from unface.web.problems import CrossSite, Misdirected
 from unface.web.responses import problem_response
+from unface.web.uploads import ClientLeft
 
 # Of a refused request's body, so much time is given to come: a client reads no answer before it
 # has sent its body, and learns nothing of one whose connection breaks (RFC 9112, 9.6).
 LINGER_SECONDS = 3.0
+STALL_SECONDS = 30.0  # a client that takes nothing of its answer for so long has left
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?")  # RFC 9110, 7.2
 OPEN_PATHS = ("/", "/v1/docs")  # to which other sites may link
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -37,7 +42,7 @@ HEADERS = {
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
 }
 PREFLIGHT = {
-    "access-control-allow-methods": "GET, POST",
+    "access-control-allow-methods": "GET, POST, DELETE",
     "access-control-allow-headers": "authorization, content-type, traceparent, unface-request-id",
     "access-control-max-age": "600",
 }
@@ -48,10 +53,16 @@ EXPOSED = (
 
 
 class Guard:
-    """An ASGI application around another."""
+    """An ASGI application around another.
 
-    def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
+    An answer of which nothing is taken for `stall_seconds` ends, and its connection with it.
+    """
+
+    def __init__(
+        self, app: ASGIApp, config: ServerConfig, stall_seconds: float = STALL_SECONDS
+    ) -> None:
         self._app = app
+        self._stall_seconds = stall_seconds
         own = config.http_host.lower()
         bracketed = f"[{own}]" if ":" in own and not own.startswith("[") else own
         self._names = {"localhost", "127.0.0.1", "[::1]", bracketed, *config.http_names}
@@ -63,40 +74,53 @@ class Guard:
         number = request_id([(key, value) for key, value in headers.items()])
         scope["state"]["request_id"] = number
         origin = headers.get("origin", "")
-        is_allowed = origin.lower() in self._origins
-        exchange = _Exchange(receive, send, headers, origin if is_allowed else "")
+        allowed = origin if origin.lower() in self._origins else ""
+        exchange = _Exchange(receive, send, headers, allowed, self._stall_seconds)
+        try:
+            await self._answer(scope, headers, exchange)
+            await exchange.finish()
+        except (asyncio.CancelledError, ClientLeft):  # the grace time is over; nobody reads
+            exchange.is_cut = True
+        if exchange.is_cut:
+            scope["state"]["cut"]()
+
+    async def _answer(self, scope: Scope, headers: Headers, exchange: _Exchange) -> None:
+        number = scope["state"]["request_id"]
         try:
             answer = self._refusal(scope, headers, number)
-            if answer is None and is_allowed and scope["method"] == "OPTIONS":
+            if answer is None and exchange.is_allowed and scope["method"] == "OPTIONS":
                 answer = Response(status_code=204, headers=PREFLIGHT)
             await (answer or self._app)(scope, exchange.receive, exchange.send)
-            await exchange.finish()
-        except asyncio.CancelledError:  # the grace time is over
-            scope["state"]["cut"]()
+        except ClientLeft:
+            raise
         except Exception as error:  # noqa: BLE001 - the boundary: logged and told by status.py
             failure = failure_from_exception(error, number)
             if exchange.has_begun:
-                scope["state"]["cut"]()
+                exchange.is_cut = True
             else:
                 await told(failure, number)(scope, exchange.receive, exchange.send)
-        if exchange.is_cut:
-            scope["state"]["cut"]()
 
     def _refusal(self, scope: Scope, headers: Headers, number: str) -> Response | None:
         try:
             self._check(scope, headers)
-        except (Misdirected, CrossSite) as error:
-            return told(failure_from_exception(error, number), number)
+        except UnfaceError as error:
+            closed = {"connection": "close"} if isinstance(error, InvalidOption) else None
+            return told(failure_from_exception(error, number), number, closed)
         return None
 
     def _check(self, scope: Scope, headers: Headers) -> None:
-        """Raise `Misdirected` or `CrossSite` for a request that another site has made up."""
+        """Raise `Misdirected` or `CrossSite` for a request that another site has made up.
+
+        Raises `InvalidOption` for one whose end two programs may see in two places.
+        """
+        if "transfer-encoding" in headers and "content-length" in headers:  # RFC 9112, 6.1
+            raise InvalidOption("give Content-Length or Transfer-Encoding, not both")
         host = headers.get("host", "").lower()
         name = host_name(host)
-        if name not in self._names and name != _own_address(scope):
+        if name is None or name not in (*self._names, _own_address(scope)):
             raise Misdirected(
-                f"this server does not go by the name {name[:100]!r}; its operator can add it "
-                "with http_names"
+                f"this server does not go by the name {(name or host)[:100]!r}; its operator can "
+                "add it with http_names"
             )
         origins = headers.getlist("origin")
         if origins:
@@ -116,14 +140,22 @@ class Guard:
 class _Exchange:
     """One request and its answer: knows how far both have come, and completes the headers."""
 
-    def __init__(self, receive: Receive, send: Send, headers: Headers, allowed: str) -> None:
+    def __init__(
+        self, receive: Receive, send: Send, headers: Headers, allowed: str, stall_seconds: float
+    ) -> None:
         self._receive = receive
         self._send = send
+        self._stall_seconds = stall_seconds
         self._has_more = has_body(headers)
         self._is_asking = "expect" in headers  # whether its body is wanted
         self._allowed = allowed  # the origin of a page that may ask
         self._last: Message | None = None
         self.has_begun = self.is_cut = False
+
+    @property
+    def is_allowed(self) -> bool:
+        """Whether a page of another site asks, and may."""
+        return self._allowed != ""
 
     async def receive(self) -> Message:
         """Return the next piece of the request."""
@@ -134,7 +166,10 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a piece of the answer; its end waits while the request is still coming."""
+        """Send a piece of the answer; its end waits while the request is still coming.
+
+        Raises `ClientLeft` where the client takes nothing.
+        """
         if message["type"] == "http.response.start":
             self.has_begun = True
             headers = MutableHeaders(raw=message.setdefault("headers", []))
@@ -145,11 +180,11 @@ class _Exchange:
         elif self._has_more and not message.get("more_body", False):
             self._last = {**message, "body": b"", "more_body": False}
             message = {**message, "more_body": True}
-        await self._send(message)
+        await self._hand(message)
 
     async def finish(self) -> None:
-        """End the answer, once what the client still sends has come."""
-        if self._last is None:
+        """End the answer, once what the client still sends has come; raises as `send` does."""
+        if self._last is None or self.is_cut:
             return
         ends_at = time.monotonic() + LINGER_SECONDS
         try:
@@ -157,7 +192,15 @@ class _Exchange:
                 await asyncio.wait_for(self.receive(), ends_at - time.monotonic())
         except asyncio.TimeoutError:
             self.is_cut = True
-        await self._send(self._last)
+        await self._hand(self._last)
+
+    async def _hand(self, message: Message) -> None:
+        """Send; the connection waits until the client has taken most of what went before."""
+        try:
+            await asyncio.wait_for(self._send(message), self._stall_seconds)
+        except asyncio.TimeoutError:
+            self.is_cut = True
+            raise ClientLeft from None
 
     def _complete(self, headers: MutableHeaders) -> None:
         for name, value in HEADERS.items():
@@ -186,10 +229,13 @@ def told(failure: Failure, number: str, headers: dict[str, str] | None = None) -
     return problem_response(failure.reason, failure.http, failure.message, number, told, **more)
 
 
-def host_name(host: str) -> str:
-    """Return the name in a Host header, without its port; an IPv6 address keeps its brackets."""
-    end = host.find("]") + 1 if host.startswith("[") else host.find(":")
-    return host[:end] if end > 0 else host
+def host_name(host: str) -> str | None:
+    """Return the name in a Host header, in lower case, without its port; None if it has no form.
+
+    An IPv6 address keeps its brackets.
+    """
+    parts = HOST.fullmatch(host)
+    return parts[1] if parts else None
 
 
 def has_body(headers: Headers) -> bool:

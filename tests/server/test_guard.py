@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from issuing import Authority
 from rest_calls import ask, dialled, head, raw, read_answer
 from serving import ServerProcess, serving
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from unface.server.config import ServerConfig
+from unface.server.guard import Guard
+from unface.server.http import HttpServer
+from unface.server.listening import listen_for_http
+from unface.web.responses import Pieces, cut
+from unface.web.uploads import Held
 
 ALLOWED = "https://photos.example"
 POLICY = (
@@ -43,6 +57,8 @@ def test_its_own_names_are_answered_by_whatever_port(door: ServerProcess, host: 
         *("evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "evil.example:8080"),
         *("10.0.0.1", "[::2]", "127.0.0.2", "localhost.", "faces.example", "@", "a b"),
         *("", ":8080", "[", "[::1", "localhost@evil.example", "localhost, evil.example"),
+        *("[::1]evil.example:80", "[::1]:evil", "localhost:evil", "localhost:80:evil"),
+        *("localhost:", "localhost:123456", "[localhost]"),
     ],
 )
 def test_no_other_name_is(door: ServerProcess, host: str) -> None:
@@ -60,6 +76,15 @@ def test_a_request_without_a_name_is_refused(door: ServerProcess) -> None:
 def test_names_that_the_operator_gave_it_are_answered(known: ServerProcess) -> None:
     for host in ("faces.example", "Faces.Example:443", "[fd00::1]:8080", "localhost"):
         assert ask(known.http, "GET", "/v1/info", headers={"host": host}).status == 200
+
+
+def test_a_request_whose_end_can_be_seen_in_two_places_is_refused(door: ServerProcess) -> None:
+    lines = ("content-length: 5", "transfer-encoding: chunked")
+    sent = head(door.http, "POST", "/v1/detect", *lines) + b"0\r\n\r\n"
+    answer = raw(door.http, sent + head(door.http, "GET", "/v1/info"))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in answer
 
 
 # --- other sites (CSRF) ---------------------------------------------------------------------------
@@ -182,3 +207,86 @@ def test_a_refused_request_is_answered_though_its_body_has_not_come(door: Server
         connection.sendall(b"x" * 3_000_000)
         assert read_answer(connection).reason == "NotFound"
         assert connection.recv(1) == b""
+
+
+# --- answers that nobody reads --------------------------------------------------------------------
+
+LARGE = bytes(8 << 20)  # more than a connection holds on its way
+GET, POST = (verb + b" /large HTTP/1.1\r\nHost: localhost\r\n" for verb in (b"GET", b"POST"))
+CLOSE = b"Connection: close\r\n"
+
+
+class Unread:
+    """A server with one place, and a client in it that takes nothing of its answer."""
+
+    def __init__(self, in_pieces: bool, tls: ssl.SSLContext | None) -> None:
+        self.in_pieces = in_pieces
+        self.tls = tls
+        self.held = Held(len(LARGE))
+        self.begun = asyncio.Event()
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/small":
+            await Response("small")(scope, receive, send)
+            return
+        self.begun.set()
+        if not self.in_pieces:
+            await Response(LARGE)(scope, receive, send)
+            return
+        share = self.held.share()
+        share.add(len(LARGE))
+        await Pieces(cut(LARGE), len(LARGE), {}, share)(scope, receive, send)
+
+    async def talk(self, sent: bytes, client: ssl.SSLContext | None) -> None:
+        listening = listen_for_http("127.0.0.1", 0)
+        app = Guard(self.answer, ServerConfig(), stall_seconds=0.2)
+        server = HttpServer(app, lambda: None, listening, self.tls, 1, stall_seconds=0.2)
+        server.start()
+        there = listening.getsockname()
+        with socket.socket() as stuck:
+            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            stuck.connect(there)
+            named = {"ssl": client, "server_hostname": "localhost"} if client else {}
+            _, writer = await asyncio.open_connection(sock=stuck, limit=1, **named)  # type: ignore[arg-type]
+            writer.write(sent)
+            await self.begun.wait()
+            while self.held.total or not await self.has_room(there, client):
+                await asyncio.sleep(0.05)
+            writer.transport.abort()
+        await server.stop(1)
+
+    async def has_room(self, there: tuple[str, int], client: ssl.SSLContext | None) -> bool:
+        reader, writer = await asyncio.open_connection(*there, ssl=client)
+        writer.write(b"GET /small HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        try:
+            answer = await reader.read()
+        except ConnectionError:
+            return False
+        writer.close()
+        return answer.startswith(b"HTTP/1.1 200 ")
+
+
+ONE, THREE = GET + CLOSE + b"\r\n", 3 * (GET + b"\r\n")
+
+
+@pytest.mark.parametrize("in_pieces", [False, True], ids=["whole", "in pieces"])
+@pytest.mark.parametrize(
+    "sent",
+    [ONE, THREE, POST + CLOSE + b"Content-Length: 2\r\n\r\nok"],
+    ids=["one", "three", "after its body"],
+)
+def test_an_answer_that_nobody_reads_gives_its_place_back(in_pieces: bool, sent: bytes) -> None:
+    talk = Unread(in_pieces, None).talk(sent, None)
+    asyncio.run(asyncio.wait_for(talk, 20))
+
+
+@pytest.mark.parametrize("in_pieces", [False, True], ids=["whole", "in pieces"])
+@pytest.mark.parametrize("sent", [ONE, THREE], ids=["one", "three"])
+def test_so_does_one_over_tls(tmp_path: Path, in_pieces: bool, sent: bytes) -> None:
+    authority = Authority()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(*authority.issue().write(tmp_path, "server"))
+    client = ssl.create_default_context(cadata=authority.pem.decode())
+    client.check_hostname = False
+    talk = Unread(in_pieces, server).talk(sent, client)
+    asyncio.run(asyncio.wait_for(talk, 20))

@@ -357,3 +357,70 @@ def test_a_connection_that_sends_no_whole_head_is_closed() -> None:
         return rest
 
     assert asyncio.run(asyncio.wait_for(talk(), 20)) == [b"", b""]
+
+
+HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def sizes_read(sent: bytes) -> tuple[list[int], bytes]:
+    """Return how many bytes of body each request had, whole or not, and all that was answered."""
+    sizes: list[int] = []
+
+    async def count(scope: Scope, receive: Receive, send: Send) -> None:
+        sizes.append(0)
+        more = True
+        while more:
+            message = await receive()
+            sizes[-1] += len(message.get("body", b""))
+            more = message.get("more_body", False)
+        await Response("read")(scope, receive, send)
+
+    async def talk() -> bytes:
+        listening = listen_for_http("127.0.0.1", 0)
+        server = HttpServer(count, lambda: None, listening, None, 9)
+        server.start()
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        writer.write(sent)
+        answered = b""
+        try:
+            while piece := await reader.read(1 << 16):
+                answered += piece
+        except ConnectionResetError:
+            pass
+        writer.transport.abort()
+        await server.stop(1)
+        return answered
+
+    return sizes, asyncio.run(asyncio.wait_for(talk(), 20))
+
+
+@pytest.mark.parametrize("chunk", [b"1\r\nx\r\n", b"9;" + b"y" * 99 + b"\r\n" + b"x" * 9 + b"\r\n"])
+def test_chunks_that_are_little_but_work_end_the_connection(chunk: bytes) -> None:
+    sizes, answered = sizes_read(CHUNKED + chunk * ((4 << 20) // len(chunk)))
+    assert answered == b""
+    assert sizes[0] < 20_000
+
+
+def test_chunks_of_any_sensible_size_are_read_and_what_comes_behind_them() -> None:
+    many = CHUNKED + (b"80\r\n" + b"x" * 128 + b"\r\n") * 10_000 + b"0\r\n\r\n"
+    few = CHUNKED + b"1\r\nx\r\n" * 1000 + b"0\r\n\r\n"
+    sized = HEAD + b"Content-Length: 1000000\r\n\r\n" + bytes(1_000_000)
+    small = HEAD + b"Content-Length: 1\r\n\r\nx"
+    last = HEAD + b"Connection: close\r\nContent-Length: 2\r\n\r\nxx"
+    sizes, answered = sizes_read(many + few + sized + small * 1000 + many + last)
+    assert sizes == [1_280_000, 1000, 1_000_000, *[1] * 1000, 1_280_000, 2]
+    assert answered.count(b"HTTP/1.1 200 OK") == len(sizes)
+
+
+@pytest.mark.parametrize("path", ["/v1/detect", "/v1/info", "/v1/batch", "/nothing"])
+def test_a_body_that_breaks_off_at_once_is_answered_once_and_is_no_defect(
+    door: ServerProcess, path: str
+) -> None:
+    before = len(door.log)
+    sent = head(door.http, "POST", path, "transfer-encoding: chunked") + b"ZZ\r\n"
+    answer = raw(door.http, sent)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert ask(door.http, "GET", "/v1/info").status == 200
+    assert "Traceback" not in door.log[before:]

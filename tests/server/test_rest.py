@@ -408,6 +408,7 @@ def bearer(scope: str) -> dict[str, str]:
         ("POST", "/v1/archives", "anonymize"),
         ("POST", "/v1/archives/0/files", "anonymize"),
         ("POST", "/v1/archives/0/close", "anonymize"),
+        ("DELETE", "/v1/archives/0", "anonymize"),
         ("GET", "/v1/info", ""),
     ],
 )
