@@ -317,14 +317,17 @@ def _announce(
     where = info.device or (f"{config.workers} x {threads}" if config.workers > 1 else threads)
     if probes is not None:
         metrics = address(config.metrics_host, probes.port)
-        print(f"unface metrics on http://{metrics}/metrics", file=sys.stderr, flush=True)
+        _say(f"unface metrics on http://{metrics}/metrics")
     if page is not None:
         where_page = address(config.http_host, page.getsockname()[1])
         scheme = "https" if config.tls_certificate else "http"
-        print(f"unface page on {scheme}://{where_page}/", file=sys.stderr, flush=True)
-    print(
-        f"unface serving on {address(config.host, port)} "
-        f"({info.backend} {info.precision}, {where})",
-        file=sys.stderr,
-        flush=True,
+        _say(f"unface page on {scheme}://{where_page}/")
+    _say(
+        f"unface serving on {address(config.host, port)} ({info.backend} {info.precision}, {where})"
     )
+
+
+def _say(line: str) -> None:
+    """Write a line to stderr in one piece: `print` lets a log's line in before the line's end."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

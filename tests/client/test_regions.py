@@ -178,7 +178,7 @@ def test_thresholds_that_let_everything_through_are_the_operators_to_allow(
 ) -> None:
     with unface.Client(server.target) as client:
         assert len(client.detect(SCENE.image, thresholds=(0.6, 0.7, 0.05))) >= 2
-        with pytest.raises(InvalidOption, match="rnet_threshold is 0.01; this server takes 0.05"):
+        with pytest.raises(InvalidOption, match=r"rnet_threshold is 0\.01; .* takes 0\.05"):
             client.detect(SCENE.image, thresholds=(0.6, 0.01, 0.7))
     with Local().detector as detector:  # one's own machine is one's own
         detector.detect(SCENE.image, unface.DetectOptions(thresholds=(0.6, 0.01, 0.01)))
