@@ -142,7 +142,7 @@ class Batches:
 
     def start(self, tickets: Sequence[Ticket]) -> None:
         """Begin with a batch; all of its pictures have the same options of a detection."""
-        batch = _Batch(list(tickets))
+        batch = _Batch([one for one in tickets if not one.options.regions.cover_only])
         with self._idle:
             self._under_way += len(tickets)
         for ticket in tickets:
@@ -167,7 +167,9 @@ class Batches:
                 ticket.faces = no_faces(width, height, *self._detector.serving[:2])
 
         _step(ticket, "decode", decode)
-        if batch.one_less():
+        if ticket.options.regions.cover_only:
+            self._go_on(ticket)  # past the detector, which others wait for
+        elif batch.one_less():
             self._searches.put(partial(self._detect, batch.tickets))
 
     def _search_all(self) -> None:
@@ -186,7 +188,7 @@ class Batches:
 
     def _detect_together(self, tickets: Sequence[Ticket]) -> None:
         """Set the faces of those that are still wanted; of none where the detector fails."""
-        wanted = [t for t in tickets if t.picture and t.faces is None and t.is_wanted]
+        wanted = [ticket for ticket in tickets if ticket.picture and ticket.is_wanted]
         pictures = [ticket.picture.pixels for ticket in wanted if ticket.picture]
         begin = time.perf_counter()
         try:
