@@ -245,7 +245,7 @@ def test_a_section_that_is_none_is_named() -> None:
     root = Path(__file__).parent.parent.parent
     ended = subprocess.run(run, capture_output=True, text=True, cwd=root)
     assert ended.returncode == 2
-    assert "speed: there are overhead, throughput" in ended.stderr
+    assert "speed: there are overhead, rest, throughput" in ended.stderr
 
 
 def test_tracebacks_in_a_log_are_told_by_their_exception() -> None:
