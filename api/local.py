@@ -21,7 +21,6 @@ from unface.anonymize import (
 from unface.anonymize.limits import check_rgb_image
 from unface.anonymize.plans import METHOD_CODES
 from unface.anonymize.regions import left_clear
-from unface.anonymize.verification import check_verifiable
 from unface.arguments import (
     AnonymizeArguments,
     Anonymized,
@@ -233,8 +232,6 @@ def _options(said: Said) -> Options:
     output = OutputOptions(**said.output)
     masks = MaskOptions(**{**profile_masks(said.detect.get("profile")), **said.mask})
     verify = None if said.rounds is None else Verify(said.rounds)
-    if verify:
-        check_verifiable(masks)
     regions = Regions(**said.regions)
     return Options(
         detect_options(**said.detect),

@@ -21,7 +21,7 @@ from unface.mtcnn.faces import Faces
 from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import DetectOptions
 from unface.v1 import unface_pb2 as pb
-from unface.worker.covering import Covered, Verifier, cover_faces, no_faces
+from unface.worker.covering import Covered, Verification, Verifier, cover_faces, no_faces
 from unface.worker.messages import OUTPUT_FORMATS
 from unface.worker.pipeline import (
     STAGES,
@@ -310,17 +310,22 @@ class Batches:
         elif covered is None:
             raise EngineError("the picture was not covered")
         else:
-            describe(response, covered.faces, steps_ms)
+            if ticket.verifier:
+                covered = covered._replace(kept=ticket.verifier.kept)
             verification = ticket.verifier.verification if ticket.verifier else None
-            kept = ticket.verifier.kept if ticket.verifier else covered.kept
-            describe_covering(response, kept, verification)
+            describe(response, covered.faces, steps_ms)
+            describe_covering(response, covered.kept, verification)
             if ticket.options.audit:
-                response.audit_record = self._audit_record(ticket, response, covered)
+                response.audit_record = self._audit_record(ticket, response, covered, verification)
 
     def _audit_record(
-        self, ticket: Ticket, response: pb.AnonymizeResponse, covered: Covered
+        self,
+        ticket: Ticket,
+        response: pb.AnonymizeResponse,
+        covered: Covered,
+        verification: Verification | None,
     ) -> str:
-        options, verifier = ticket.options, ticket.verifier
+        options = ticket.options
         return audit_record(
             ticket.image,
             response.image.encoded or response.image.raw.rgb,
@@ -330,9 +335,9 @@ class Batches:
             masks=options.masks,
             regions=options.regions,
             faces=covered.faces,
-            kept=verifier.kept if verifier else covered.kept,
-            verification=verifier.verification if verifier else None,
-            searched=verifier.searched if verifier else None,
+            kept=covered.kept,
+            verification=verification,
+            searched=ticket.verifier.searched if ticket.verifier else None,
             provenance=self._detector.provenance,
             key=self._audit_key,
             request_id=ticket.request_id,

@@ -13,7 +13,7 @@ import numpy as np
 
 from unface.anonymize import MaskOptions, Regions, Verify, apply_masks
 from unface.anonymize.regions import left_clear
-from unface.anonymize.verification import check_verifiable, stronger
+from unface.anonymize.verification import stronger
 from unface.mtcnn.faces import Face, Faces
 from unface.mtcnn.network import UInt8Array
 from unface.mtcnn.options import DetectOptions, profile_options
@@ -63,7 +63,7 @@ def cover_faces(
 
 
 class Verifier:
-    """Judges what searches of a result find. Raises `InvalidOption` where every face is left."""
+    """Judges what searches of a result find."""
 
     def __init__(
         self,
@@ -73,7 +73,6 @@ class Verifier:
         regions: Regions,
         kept: Faces,
     ) -> None:
-        check_verifiable(masks)
         self._verify, self._masks = verify, masks
         # Where nothing was searched for, the caller's word is all there is of who stays clear.
         self._by_word = regions.cover_only

@@ -28,7 +28,10 @@ STAGES = ("pnet", "rnet", "onet")  # of `Faces.timings_ms`
 
 @dataclass(frozen=True)
 class Options:
-    """What a request asks for, checked; of a detection all but the first are absent."""
+    """What a request asks for; of a detection all but the first are absent.
+
+    Raises `InvalidOption` for a search of a result in which every face is left.
+    """
 
     detect: DetectOptions
     profile: str = messages.DEFAULT_PROFILE
@@ -37,6 +40,10 @@ class Options:
     regions: Regions = field(default_factory=Regions)
     verify: Verify | None = None
     audit: bool = False
+
+    def __post_init__(self) -> None:
+        if self.verify:
+            check_verifiable(self.masks)
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ def options_of(request: Request) -> Options:
     if not isinstance(request, pb.AnonymizeRequest):
         return Options(detect)
     said = request.anonymize_options
-    options = Options(
+    return Options(
         detect,
         request.detect_options.profile or messages.DEFAULT_PROFILE,
         messages.mask_options_from_message(said, request.detect_options.profile),
@@ -123,9 +130,6 @@ def options_of(request: Request) -> Options:
         messages.verify_from_message(said),
         said.audit,
     )
-    if options.verify:
-        check_verifiable(options.masks)
-    return options
 
 
 def check_thresholds(thresholds: Sequence[float], least: float) -> None:
