@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Any
 
-from benchmarks.serving_figures import Section, as_figures, busy_cores, keep, record, show
+from benchmarks.serving_figures import Section, as_figures, measure
 from benchmarks.serving_server import ServerProcess, serving, tracebacks
 
 # After serving_server, which puts tests/ on the path.
@@ -135,7 +135,7 @@ def spread(times_ms: list[float]) -> str:
     return f"{median(times_ms):.0f} ms ({min(times_ms):.0f}..{max(times_ms):.0f})"
 
 
-SECTIONS: dict[str, Any] = {"load": load, "frames": frames, "many": many}
+SECTIONS: dict[str, Callable[[], Section]] = {"load": load, "frames": frames, "many": many}
 
 
 def main() -> int:
@@ -154,15 +154,10 @@ def main() -> int:
     if lacks := missing():
         parser.error(lacks)
     file = arguments.json or (None if arguments.sections else RESULTS)
-    missed = False
-    for name in arguments.sections or SECTIONS:
-        others = busy_cores()
-        section = SECTIONS[name](*((arguments.photos,) if name == "many" else ()))
-        print(f"{show(section)}\n\ncores that other programs took before: {others:.2f}\n")
-        if file is not None:
-            keep(file, {name: record(section, others)})
-        missed |= section.missed
-    return int(missed)
+    sections = {name: SECTIONS[name] for name in arguments.sections or SECTIONS}
+    if "many" in sections:
+        sections["many"] = partial(many, arguments.photos)
+    return int(measure(sections, file))
 
 
 if __name__ == "__main__":

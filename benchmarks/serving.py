@@ -12,10 +12,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.serving_figures import Section, busy_cores, keep, record, show
+from benchmarks.serving_figures import Section, measure
 
 RESULTS = Path(__file__).parent / "results" / "serving.json"
 SECTIONS = {
@@ -53,18 +54,13 @@ def main() -> int:
     if unknown := set(arguments.sections) - SECTIONS.keys():
         parser.error(f"{', '.join(unknown)}: there are {', '.join(SECTIONS)}")
     file = arguments.json or (None if arguments.sections else RESULTS)
-    missed = False
-    for name in arguments.sections or SECTIONS:
-        others = busy_cores()
-        chosen = {} if arguments.seconds is None else {"seconds": arguments.seconds}
-        if arguments.flags and name == "overload":
-            chosen["flags"] = arguments.flags
-        section = section_named(name)(**chosen)
-        print(f"{show(section)}\n\ncores that other programs took before: {others:.2f}\n")
-        if file is not None:
-            keep(file, {name: record(section, others)})
-        missed |= section.missed
-    return int(missed)
+    chosen = {} if arguments.seconds is None else {"seconds": arguments.seconds}
+    sections = {
+        name: partial(section_named(name), **chosen) for name in arguments.sections or SECTIONS
+    }
+    if arguments.flags and "overload" in sections:
+        sections["overload"] = partial(sections["overload"], flags=arguments.flags)
+    return int(measure(sections, file))
 
 
 if __name__ == "__main__":

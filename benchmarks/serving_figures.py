@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -148,6 +148,19 @@ def keep(file: Path, sections: Mapping[str, Mapping[str, Any]]) -> None:
     """Write sections to a JSON file, in the place of those of the same names that it has."""
     kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     file.write_text(json.dumps({**kept, **sections}, indent=1) + "\n", encoding="utf-8")
+
+
+def measure(sections: Mapping[str, Callable[[], Section]], file: Path | None) -> bool:
+    """Measure, print and, in a file, keep each section; returns whether a target was missed."""
+    missed = False
+    for name, section_of in sections.items():
+        others = busy_cores()
+        section = section_of()
+        print(f"{show(section)}\n\ncores that other programs took before: {others:.2f}\n")
+        if file is not None:
+            keep(file, {name: record(section, others)})
+        missed |= section.missed
+    return missed
 
 
 def busy_cores(seconds: float = 1.0) -> float:
